@@ -1,0 +1,88 @@
+"""noiseaudit: which labels of a data set not to trust, why, and how sure that is.
+
+Public names are resolved when first used, so that `import noiseaudit` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noiseaudit.auditing import AuditReport, audit, rebuild_report
+    from noiseaudit.dataset import LabeledDataset
+    from noiseaudit.detector import Detector, create_detectors, detector_types
+    from noiseaudit.errors import (
+        DataError,
+        ManifestMismatchError,
+        NoiseAuditError,
+        NoiseAuditWarning,
+        OutputError,
+        UnknownNameError,
+        UsageError,
+    )
+    from noiseaudit.evidence import Evidence
+    from noiseaudit.loaders import load
+    from noiseaudit.ranking import Ranking
+    from noiseaudit.recorder import Recorder
+    from noiseaudit.training.augment import Augmentation
+    from noiseaudit.training.recipes import Recipe
+
+__all__ = [
+    "AuditReport",
+    "Augmentation",
+    "DataError",
+    "Detector",
+    "Evidence",
+    "LabeledDataset",
+    "ManifestMismatchError",
+    "NoiseAuditError",
+    "NoiseAuditWarning",
+    "OutputError",
+    "Ranking",
+    "Recipe",
+    "Recorder",
+    "UnknownNameError",
+    "UsageError",
+    "__version__",
+    "audit",
+    "create_detectors",
+    "detector_types",
+    "load",
+    "rebuild_report",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AuditReport": "auditing",
+    "Augmentation": "training.augment",
+    "DataError": "errors",
+    "Detector": "detector",
+    "Evidence": "evidence",
+    "LabeledDataset": "dataset",
+    "ManifestMismatchError": "errors",
+    "NoiseAuditError": "errors",
+    "NoiseAuditWarning": "errors",
+    "OutputError": "errors",
+    "Ranking": "ranking",
+    "Recipe": "training.recipes",
+    "Recorder": "recorder",
+    "UnknownNameError": "errors",
+    "UsageError": "errors",
+    "audit": "auditing",
+    "create_detectors": "detector",
+    "detector_types": "detector",
+    "load": "loaders",
+    "rebuild_report": "auditing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'noiseaudit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"noiseaudit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

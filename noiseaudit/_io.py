@@ -1,0 +1,134 @@
+"""Atomic writes: a file is there whole, or not at all."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiseaudit.errors import OutputError
+
+__all__ = [
+    "atomic_file",
+    "make_folder",
+    "read_json",
+    "spreadsheet_safe",
+    "write_csv",
+    "write_json",
+    "write_npz",
+    "write_text",
+]
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def make_folder(folder: Path) -> Path:
+    """Create `folder` and its parents.
+
+    Raises:
+        OutputError: if it cannot be created, is a file, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileExistsError as error:
+        raise OutputError(f"{folder} is a file; an output folder is needed") from error
+    except OSError as error:
+        raise OutputError(_explain(folder, error)) from error
+    return folder
+
+
+def _explain(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left while writing {path}: free some space and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path} cannot be written ({error.strerror}): choose another output folder"
+    return f"{path} cannot be written: {error.strerror or error}"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write to, renamed to `path` when the block ends well, else removed.
+
+    Raises:
+        OutputError: if the folder is not writable or the disk is full; `path` is then unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(_explain(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; what UTF-8 cannot hold becomes a backslash escape."""
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; non-finite numbers are an error."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OutputError: if it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to an uncompressed .npz, atomically; it loads with `allow_pickle=False`."""
+    objects = [name for name, array in arrays.items() if array.dtype.hasobject]
+    if objects:
+        raise TypeError(f"arrays {objects} hold Python objects and would be pickled")
+    with atomic_file(path) as file:
+        np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # numpy takes **kwds for its flag
+
+
+def spreadsheet_safe(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula (OWASP's rule).
+
+    Numbers pass unchanged, and so does a text that is a plain number such as "-3".
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA_STARTS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV (UTF-8, comma, header line) atomically, with formulas neutralised."""
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
+        text.flush()
+        text.detach()

@@ -1,0 +1,162 @@
+"""LabeledDataset: inputs with the labels somebody gave them, and an identity for each example."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from noiseaudit._validation import check_finite, check_ids, check_labels, check_same_length
+from noiseaudit.errors import DataError
+
+__all__ = ["LabeledDataset", "Skipped", "digest_array"]
+
+_BLOCK = 2**26  # bytes hashed at a time, so that a memory-mapped array is never read whole
+
+
+def digest_array(array: NDArray[Any]) -> str:
+    """A hex digest of shape, dtype and content, read in blocks."""
+    digest = hashlib.blake2b(f"{array.shape}{array.dtype.str}".encode(), digest_size=16)
+    step = max(1, _BLOCK // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        digest.update(np.ascontiguousarray(array[start : start + step]).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One example of the source that could not be read: its id, path and the reason."""
+
+    sample_id: int
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledDataset:
+    """A labelled dataset; *row* is a position in it, *id* survives subset, limit and export.
+
+    Attributes:
+        inputs: (n, h, w) or (n, h, w, 3) uint8 images, or (n, d) float32 feature vectors; may be
+            memory-mapped.
+        labels: (n,) int64 in [0, k): the given labels, as stored, right or wrong.
+        class_names: k names, in label order; a class may have no example.
+        ids: (n,) int64, unique: the 0-based position in the whole source. Default: 0..n-1.
+        sources: n paths relative to `root` (or n empty texts), where examples are files.
+        split: n texts such as "train", or None if the source has no splits.
+        name: what to call it in reports.
+        root: the folder that `sources` are relative to.
+        feature_names: d names of the features of vectors, where the source has them.
+        content: digest of `inputs` where the loader already knows one; else computed when asked.
+        skipped: examples of the source that could not be read.
+
+    Raises:
+        DataError: if shapes, dtypes, lengths, labels, ids or values are not as above.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    sources: NDArray[np.str_] | None = None
+    split: NDArray[np.str_] | None = None
+    name: str = "dataset"
+    root: Path | None = None
+    feature_names: tuple[str, ...] | None = None
+    content: str | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = check_same_length(inputs=self.inputs, labels=self.labels)
+        ids = self.ids if len(self.ids) or not n else np.arange(n, dtype=np.int64)
+        object.__setattr__(self, "labels", check_labels(self.labels, len(self.class_names)))
+        object.__setattr__(self, "ids", check_ids(ids))
+        check_same_length(inputs=self.inputs, ids=self.ids)
+        for name in ("sources", "split"):
+            if getattr(self, name) is not None:
+                check_same_length(inputs=self.inputs, **{name: getattr(self, name)})
+        if len(set(self.class_names)) != len(self.class_names):
+            raise DataError("class_names must be different from each other")
+        _check_inputs(self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes k, absent ones included."""
+        return len(self.class_names)
+
+    @property
+    def kind(self) -> Literal["images", "vectors"]:
+        """Whether `inputs` are uint8 images or float32 feature vectors."""
+        return "images" if self.inputs.dtype == np.uint8 else "vectors"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example as a model sees it: (channels, h, w) of images, (d,) of vectors."""
+        if self.kind == "vectors":
+            return tuple(self.inputs.shape[1:])
+        height, width = self.inputs.shape[1:3]
+        return (1 if self.inputs.ndim == 3 else int(self.inputs.shape[3]), height, width)
+
+    def label_names(self, labels: ArrayLike | None = None) -> NDArray[np.object_]:
+        """Class names of `labels` (default: the given ones), (n,) Python strings."""
+        codes = self.labels if labels is None else np.asarray(labels)
+        return np.array(self.class_names, dtype=object)[codes]
+
+    def subset(self, rows: ArrayLike) -> LabeledDataset:
+        """The examples at `rows` (positions or a boolean mask), ids and class names kept."""
+        index = np.asarray(rows)
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        return replace(
+            self,
+            inputs=self.inputs[index],
+            labels=self.labels[index],
+            ids=self.ids[index],
+            sources=None if self.sources is None else self.sources[index],
+            split=None if self.split is None else self.split[index],
+            content=None,
+        )
+
+    def with_labels(self, labels: ArrayLike) -> LabeledDataset:
+        """The same examples with other given labels."""
+        return replace(self, labels=np.asarray(labels))
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Hex digest of the inputs."""
+        return self.content or digest_array(self.inputs)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this dataset from another: counts and digests, for manifests."""
+        return {
+            "examples": len(self),
+            "input_shape": list(self.input_shape),
+            "inputs": self.content_digest,
+            "labels": digest_array(self.labels),
+            "ids": digest_array(self.ids),
+            "classes": hashlib.blake2b(
+                "\x1f".join(self.class_names).encode("utf-8", "surrogateescape"), digest_size=16
+            ).hexdigest(),
+        }
+
+
+def _check_inputs(inputs: NDArray[Any]) -> None:
+    shape: Sequence[int] = inputs.shape
+    if inputs.dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
+        return
+    if inputs.dtype == np.float32 and len(shape) == 2 and shape[1] > 0:
+        check_finite(inputs, "features", "drop or fill these rows")
+        return
+    raise DataError(
+        "inputs must be uint8 images of shape (n, h, w) or (n, h, w, 3), or float32 vectors of "
+        f"shape (n, d); got {inputs.dtype} of shape {tuple(shape)}"
+    )
