@@ -1,0 +1,87 @@
+"""The Detector protocol, and the registry that finds every detector by walking the package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from functools import cache
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
+
+from noiseaudit.errors import check_name
+from noiseaudit.evidence import Evidence
+from noiseaudit.outputs import Statistic
+from noiseaudit.ranking import Ranking
+
+__all__ = ["Detector", "create_detectors", "detector_types", "training_statistics"]
+
+_FAMILIES = "noiseaudit.detectors"
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Turns evidence into a ranking: pure, no model, no hidden randomness.
+
+    A detector is a frozen dataclass in a module of `noiseaudit.detectors`; being there registers
+    it. Its fields are its options, each with a default.
+    """
+
+    name: ClassVar[str]
+    """Name on the command line and in files."""
+    summary: ClassVar[str]
+    """What a high score means, in one line."""
+    needs: ClassVar[tuple[str, ...]]
+    """Stages that must have run: "training" or nothing."""
+    cost: ClassVar[str]
+    """Cost beyond what the stages it needs cost anyway."""
+    source: ClassVar[str]
+    """Paper, year, section."""
+    statistics: ClassVar[tuple[Statistic, ...]]
+    """What the training run must record for it."""
+
+    def rank(self, evidence: Evidence) -> Ranking:
+        """Suspicion of every example; higher = more suspicious."""
+
+
+@cache
+def detector_types() -> dict[str, type[Detector]]:
+    """Every detector class by name, in order of the names."""
+    found: dict[str, type[Detector]] = {}
+    package = importlib.import_module(_FAMILIES)
+    for module_info in pkgutil.iter_modules(package.__path__, f"{_FAMILIES}."):
+        module = importlib.import_module(module_info.name)
+        for _, item in inspect.getmembers(module, inspect.isclass):
+            if item.__module__ == module.__name__ and _is_detector(item):
+                if item.name in found:
+                    raise RuntimeError(f"two detectors are called {item.name}")
+                found[item.name] = item
+    return dict(sorted(found.items()))
+
+
+def _is_detector(item: type) -> TypeGuard[type[Detector]]:
+    return hasattr(item, "rank") and isinstance(getattr(item, "name", None), str)
+
+
+def create_detectors(names: Iterable[str] | None = None) -> list[Detector]:
+    """Detectors by name, each once, with default options; None means all.
+
+    Raises:
+        UnknownNameError: for a name that does not exist, with the nearest that does.
+    """
+    types = detector_types()
+    wanted = list(types) if names is None else list(dict.fromkeys(names))
+    return [types[check_name(name, types, "detector")]() for name in wanted]
+
+
+def training_statistics() -> tuple[Statistic, ...]:
+    """What every registered detector wants recorded, each once.
+
+    All of it comes from the training forward pass, so a run records it whole: asking for more
+    detectors later then only re-ranks.
+    """
+    wanted: dict[str, Statistic] = {}
+    for kind in detector_types().values():
+        for statistic in kind.statistics:
+            wanted.setdefault(statistic.name, statistic)
+    return tuple(wanted[name] for name in sorted(wanted) if name != "correct")

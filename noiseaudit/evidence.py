@@ -1,0 +1,68 @@
+"""Evidence: the arrays a detector may look at, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiseaudit.errors import DataError
+
+__all__ = ["Evidence"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known about n examples once the stages that a detector needs have run.
+
+    Attributes:
+        ids: (n,) int64 sample ids.
+        labels: (n,) int64 given labels.
+        num_classes: k.
+        seed: seed of the run, for detectors that are random by design.
+        statistics: per-example arrays by name, (n,) float64 means over training epochs.
+        correct_history: (e, n) int8, 1 predicted right, 0 wrong, -1 not seen in that epoch.
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    num_classes: int
+    seed: int = 0
+    statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    correct_history: NDArray[np.int8] | None = None
+
+    def statistic(self, name: str) -> NDArray[np.float64]:
+        """The statistic called `name`.
+
+        Raises:
+            DataError: if it was not recorded, or some example was never observed.
+        """
+        if name not in self.statistics:
+            raise DataError(
+                f"statistic {name!r} was not recorded; recorded: "
+                f"{', '.join(sorted(self.statistics)) or 'none'}"
+            )
+        values = self.statistics[name]
+        self._require_observed(np.isnan(values))
+        return values
+
+    def history(self) -> NDArray[np.int8]:
+        """The correctness of every example at every epoch.
+
+        Raises:
+            DataError: if it was not recorded, or some example was never observed.
+        """
+        if self.correct_history is None:
+            raise DataError("correct_history was not recorded")
+        self._require_observed(np.all(self.correct_history < 0, axis=0))
+        return self.correct_history
+
+    def _require_observed(self, missing: NDArray[Any]) -> None:
+        if missing.any():
+            raise DataError(
+                f"{int(missing.sum())} examples were never observed in training, "
+                f"first sample_id {self.ids[np.flatnonzero(missing)[0]]}; they have no score"
+            )

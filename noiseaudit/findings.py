@@ -1,0 +1,83 @@
+"""From averaged predictions to plain findings: which labels look wrong, as what, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Findings", "find_issues"]
+
+_BLOCK_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The verdict on each of n examples.
+
+    Attributes:
+        suggested: (n,) int64, the class with the largest epoch-averaged probability.
+        is_label_issue: (n,) bool, whether that is not the given label, that is whether the
+            epoch-averaged margin of the given label is negative.
+        given_prob: (n,) float64 in [0, 1], epoch-averaged probability of the given label.
+        suggested_prob: (n,) float64 in [0, 1], that of the suggested label.
+        epochs_right: (n,) int64, in how many epochs the given label was predicted.
+        epochs: number of epochs.
+    """
+
+    suggested: NDArray[np.int64]
+    is_label_issue: NDArray[np.bool_]
+    given_prob: NDArray[np.float64]
+    suggested_prob: NDArray[np.float64]
+    epochs_right: NDArray[np.int64]
+    epochs: int
+
+    def reason(self, row: int, class_names: Sequence[str], label: int) -> str:
+        """A plain sentence on one example, from its prediction and how often it was right."""
+        mine, other = self.given_prob[row], self.suggested_prob[row]
+        suggested, given = class_names[self.suggested[row]], class_names[label]
+        epochs_right, epochs = self.epochs_right[row], self.epochs
+        if self.is_label_issue[row]:
+            text = f"looks like {suggested} ({other:.0%}) rather than {given} ({mine:.0%})"
+            if epochs_right == 0:
+                return f"{text}; never predicted as {given} in {epochs} epochs"
+            return f"{text}; predicted as {given} in {epochs_right} of {epochs} epochs"
+        if epochs_right <= epochs // 2:
+            return f"learned late: predicted as {given} in {epochs_right} of {epochs} epochs"
+        return f"agrees with {given} ({mine:.0%})"
+
+
+def find_issues(
+    labels: NDArray[np.int64], pred_probs: NDArray[np.float32], correct_history: NDArray[np.int8]
+) -> Findings:
+    """Compare given labels with epoch-averaged (n, k) probabilities, in blocks of rows.
+
+    Only training examples' own (in-sample) averages are needed: wrong labels are learned late,
+    so that the average still prefers the true class. Source: the parameter-free rule "prediction
+    differs from given label", on averages over training.
+    """
+    n, k = pred_probs.shape
+    suggested = np.empty(n, dtype=np.int64)
+    given_prob = np.empty(n, dtype=np.float64)
+    suggested_prob = np.empty(n, dtype=np.float64)
+    block = max(1, _BLOCK_ELEMENTS // k)
+    for start in range(0, n, block):
+        part = pred_probs[start : start + block]
+        rows = np.arange(len(part))
+        mine = part[rows, labels[start : start + block]]
+        best = part.argmax(axis=1)
+        # On a tie the given label stays: a margin of zero is not negative.
+        best = np.where(part[rows, best] > mine, best, labels[start : start + block])
+        suggested[start : start + block] = best
+        given_prob[start : start + block] = mine
+        suggested_prob[start : start + block] = part[rows, best]
+    return Findings(
+        suggested=suggested,
+        is_label_issue=suggested != labels,
+        given_prob=given_prob,
+        suggested_prob=suggested_prob,
+        epochs_right=(correct_history == 1).sum(axis=0, dtype=np.int64),
+        epochs=len(correct_history),
+    )
