@@ -1,0 +1,1 @@
+"""The kinds of source that `noiseaudit.load` reads, one file each."""
