@@ -7,7 +7,7 @@ step, so that watching costs next to nothing beside training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,6 +80,8 @@ class StatisticsObserver:
         class_sums: where to keep the (n, k) sums of probabilities, or None for none.
         trajectories: a folder that gets one `epoch_0001.npz` per epoch, or None.
         trajectory_names: the statistics kept there (default: all).
+        resolve: from recorded (b,) ids and targets to rows, where examples are not recorded by
+            row; called on whole buffers.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class StatisticsObserver:
         class_sums: ClassSums | None = None,
         trajectories: Path | None = None,
         trajectory_names: Sequence[str] | None = None,
+        resolve: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.statistics = (Statistic("correct", _correct), *statistics)
         names = [statistic.name for statistic in self.statistics]
@@ -100,6 +103,7 @@ class StatisticsObserver:
         self.num_classes = num_classes
         self.class_sums = class_sums
         self.trajectories = trajectories
+        self.resolve = resolve
         self.trajectory_names = tuple(names if trajectory_names is None else trajectory_names)
         n = len(labels)
         self.totals = np.zeros((len(names), n), dtype=np.float64)
@@ -108,15 +112,11 @@ class StatisticsObserver:
         self._history: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
         self._buffer: _EpochBuffer | None = None
 
-    def on_batch(self, rows: Tensor, logits: Tensor, _labels: Tensor, _losses: Tensor, /) -> None:
-        """Record the batch; labels are known and losses computed with the rest."""
-        self.record(rows, logits)
-
-    def record(self, rows: Tensor, logits: Tensor) -> None:
-        """Copy (b,) rows and (b, k) logits; row n stands for "not an example"."""
+    def on_batch(self, rows: Tensor, logits: Tensor, labels: Tensor, _losses: Tensor, /) -> None:
+        """Copy the batch: (b,) rows, or ids where `resolve` is given; losses are recomputed."""
         if self._buffer is None:
             self._buffer = _EpochBuffer(self, logits.device)
-        self._buffer.add(rows, logits)
+        self._buffer.add(rows, logits, labels)
 
     def on_epoch_end(self, _clean: CleanView | None = None, /) -> None:
         """Add the epoch to the sums; the clean view is not needed."""
@@ -265,11 +265,12 @@ class _EpochBuffer:
         self._capacity = max(1, min(_BUFFER_ELEMENTS // k, 2 * n))
         self._logits = torch.empty((self._capacity, k), device=device)
         self._rows = torch.empty((self._capacity,), dtype=torch.int64, device=device)
+        self._targets = torch.empty_like(self._rows)
         self._filled = 0
         self._start = 0  # observations of this epoch before those now in the buffer
         self.touched = False
 
-    def add(self, rows: Tensor, logits: Tensor) -> None:
+    def add(self, rows: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Copy a batch (which may be larger than the buffer), reducing whenever it is full."""
         self.touched = True
         done = 0
@@ -278,6 +279,7 @@ class _EpochBuffer:
             place = slice(self._filled, self._filled + take)
             self._logits[place].copy_(logits[done : done + take], non_blocking=True)
             self._rows[place].copy_(rows[done : done + take], non_blocking=True)
+            self._targets[place].copy_(targets[done : done + take], non_blocking=True)
             self._filled += take
             done += take
             if self._filled == self._capacity:
@@ -286,6 +288,8 @@ class _EpochBuffer:
     @torch.no_grad()
     def _reduce(self) -> None:
         rows = self._rows[: self._filled]
+        if self._owner.resolve is not None:
+            rows = self._owner.resolve(rows, self._targets[: self._filled])
         # The last observation of an id wins: remember the newest position seen for each row, and
         # send every older one to the spare column n. No masks, hence no device synchronisation.
         position = torch.arange(self._start, self._start + self._filled, device=rows.device)

@@ -53,7 +53,8 @@ class Outputs:
     @cached_property
     def entropy(self) -> Tensor:
         """(b,) entropy of the predicted distribution, nats; an underflown p adds its limit, 0."""
-        return torch.special.entr(self.probs).sum(dim=1)
+        entropy: Tensor = torch.special.entr(self.probs).sum(dim=1)
+        return entropy
 
     @cached_property
     def _top2(self) -> tuple[Tensor, Tensor]:

@@ -81,10 +81,10 @@ class Recorder:
             training_statistics(),
             class_sums=ClassSums(n, num_classes) if class_sums else None,
             trajectories=None if keep_trajectories is None else Path(keep_trajectories),
+            resolve=self._rows,
         )
         self._identity = np.array_equal(self.sample_ids, np.arange(n))
-        self._tables: tuple[Tensor, Tensor, Tensor] | None = None
-        self._faults: Tensor | None = None
+        self._tables: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def epoch(self) -> int:
@@ -110,37 +110,31 @@ class Recorder:
             )
         if not logits.is_floating_point():
             raise DataError(f"logits must be floating point; got {logits.dtype}")
-        targets = self._batch_column("targets", targets, logits)
-        sample_ids = self._batch_column("sample_ids", sample_ids, logits)
-        if self._tables is None or self._tables[0].device != logits.device:
-            self._make_tables(logits.device)
-        rows = self._rows(sample_ids, targets)
-        self._observer.record(rows, logits)
+        for name, column in (("targets", targets), ("sample_ids", sample_ids)):
+            if column.is_floating_point() or column.dtype == torch.bool:
+                raise DataError(f"{name} must be integers; got {column.dtype}")
+            if column.shape != logits.shape[:1]:
+                raise DataError(
+                    f"{name} must have shape ({len(logits)},) like logits; "
+                    f"got {tuple(column.shape)}"
+                )
+        self._observer.on_batch(sample_ids, logits, targets, targets)
 
-    def _batch_column(self, name: str, column: Tensor, logits: Tensor) -> Tensor:
-        column = torch.as_tensor(column)
-        if column.is_floating_point() or column.dtype == torch.bool:
-            raise DataError(f"{name} must be integers; got {column.dtype}")
-        if column.shape != logits.shape[:1]:
-            raise DataError(
-                f"{name} must have shape ({len(logits)},) like logits; got {tuple(column.shape)}"
-            )
-        return column.to(logits.device, torch.int64, non_blocking=True)
-
-    def _make_tables(self, device: torch.device) -> None:
-        by_id = np.argsort(self.sample_ids, kind="stable")
-        labels = np.append(self.labels, -1)
-        arrays = (labels, self.sample_ids[by_id], by_id)
-        self._tables = tuple(torch.from_numpy(array).to(device) for array in arrays)  # type: ignore[assignment]  # mypy cannot count the generator
-        if self._faults is None or self._faults.device != device:
-            faults = torch.zeros(2, dtype=torch.int64) if self._faults is None else self._faults
-            self._faults = faults.to(device)
+    def _tables_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Labels, sorted ids, their rows, and the counts of unknown ids and differing targets."""
+        if self._tables is None or self._tables[0].device != device:
+            by_id = torch.from_numpy(np.argsort(self.sample_ids, kind="stable"))
+            ids = torch.from_numpy(self.sample_ids)[by_id]
+            labels = torch.from_numpy(np.append(self.labels, -1))
+            faults = torch.zeros(2, dtype=torch.int64)
+            self._tables = (
+                labels.to(device), ids.to(device), by_id.to(device), faults.to(device)
+            )  # fmt: skip
+        return self._tables
 
     def _rows(self, sample_ids: Tensor, targets: Tensor) -> Tensor:
         """Row of each id; n, "not an example", where the id or its target is wrong."""
-        if self._tables is None or self._faults is None:
-            raise RuntimeError("tables are made before rows")
-        labels, sorted_ids, by_id = self._tables
+        labels, sorted_ids, by_id, faults = self._tables_on(sample_ids.device)
         n = len(self.labels)
         if self._identity:
             known = (sample_ids >= 0) & (sample_ids < n)
@@ -150,8 +144,8 @@ class Recorder:
             known = sorted_ids[place] == sample_ids
             rows = torch.where(known, by_id[place], n)
         agree = labels[rows] == targets
-        self._faults[0] += (~known).sum()
-        self._faults[1] += (known & ~agree).sum()
+        faults[0] += (~known).sum()
+        faults[1] += (known & ~agree).sum()
         return torch.where(agree, rows, n)
 
     def end_epoch(self) -> None:
@@ -161,20 +155,21 @@ class Recorder:
             DataError: if the epoch held ids that do not exist or targets that differ from the
                 labels (ids and data are out of step), or statistics that are not finite.
         """
-        if self._faults is not None:
-            unknown, differing = self._faults.tolist()
-            self._faults.zero_()
-            if unknown:
-                raise DataError(
-                    f"{unknown} observations of this epoch had sample_ids that are not among the "
-                    f"{len(self.labels)} recorded ones"
-                )
-            if differing:
-                raise DataError(
-                    f"{differing} observations of this epoch had targets that differ from the "
-                    "labels given to the Recorder: are sample_ids out of step with the data?"
-                )
         self._observer.on_epoch_end()
+        if self._tables is None:
+            return
+        unknown, differing = self._tables[3].tolist()
+        self._tables[3].zero_()
+        if unknown:
+            raise DataError(
+                f"{unknown} observations of this epoch had sample_ids that are not among the "
+                f"{len(self.labels)} recorded ones"
+            )
+        if differing:
+            raise DataError(
+                f"{differing} observations of this epoch had targets that differ from the "
+                "labels given to the Recorder: are sample_ids out of step with the data?"
+            )
 
     def evidence(self, *, seed: int = 0) -> Evidence:
         """What the detectors look at."""

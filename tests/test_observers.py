@@ -19,11 +19,15 @@ def make(labels, k=3, **options):
     return StatisticsObserver(np.asarray(labels), k, training_statistics(), **options)
 
 
+def record(observer, rows, logits):
+    observer.on_batch(rows, logits, observer.labels[rows], None)
+
+
 def feed(observer, epoch, batch=2):
     """One epoch of (row, logits) observations in batches."""
     for start in range(0, len(epoch), batch):
         rows, logits = zip(*epoch[start : start + batch], strict=True)
-        observer.record(torch.tensor(rows), torch.tensor(logits, dtype=torch.float32))
+        record(observer, torch.tensor(rows), torch.tensor(logits, dtype=torch.float32))
     observer.on_epoch_end()
 
 
@@ -116,8 +120,8 @@ def test_an_epoch_without_any_batch_changes_no_mean():
 def test_half_precision_logits_are_recorded_in_float32():
     logits = torch.randn(4, 3).to(torch.bfloat16)
     observer, same = make([0, 1, 2, 0]), make([0, 1, 2, 0])
-    observer.record(torch.arange(4), logits)
-    same.record(torch.arange(4), logits.float())
+    record(observer, torch.arange(4), logits)
+    record(same, torch.arange(4), logits.float())
     for item in (observer, same):
         item.on_epoch_end()
     assert observer.compute()["loss"].tolist() == same.compute()["loss"].tolist()
@@ -126,8 +130,8 @@ def test_half_precision_logits_are_recorded_in_float32():
 def test_logits_changed_in_place_after_the_update_do_not_matter():
     logits = torch.randn(3, 3)
     observer, same = make([0, 1, 2]), make([0, 1, 2])
-    same.record(torch.arange(3), logits.clone())
-    observer.record(torch.arange(3), logits)
+    record(same, torch.arange(3), logits.clone())
+    record(observer, torch.arange(3), logits)
     logits.zero_()
     for item in (observer, same):
         item.on_epoch_end()
@@ -156,7 +160,7 @@ def test_state_round_trip_goes_on_bit_identically(tmp_path):
 
 def test_state_in_the_middle_of_an_epoch_is_refused():
     observer = make([0, 1])
-    observer.record(torch.tensor([0]), torch.zeros(1, 3))
+    record(observer, torch.tensor([0]), torch.zeros(1, 3))
     for call in (observer.state_dict, observer.compute):
         with pytest.raises(UsageError, match="epoch is not finished"):
             call()
@@ -175,7 +179,7 @@ def test_state_of_other_examples_or_statistics_is_refused():
 
 def test_diverged_training_is_an_error_that_says_so():
     observer = make([0, 1])
-    observer.record(torch.tensor([0, 1]), torch.tensor([[0.0, 0, 0], [np.nan, 0, 0]]))
+    record(observer, torch.tensor([0, 1]), torch.tensor([[0.0, 0, 0], [np.nan, 0, 0]]))
     with pytest.raises(DataError, match=r"not finite for 1 examples in epoch 1, first row 1"):
         observer.on_epoch_end()
 
