@@ -1,0 +1,1 @@
+"""One training run: models, recipe, augmentation, loop and checkpoint."""

@@ -1,0 +1,96 @@
+"""From the rows of a data set to a batch on the device: uint8 until there, then normalised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from noiseaudit.dataset import LabeledDataset
+
+__all__ = ["Inputs"]
+
+_STATISTICS_ROWS = 10_000  # enough for a mean and deviation of pixels to three digits
+_RESIDENT_SHARE = 0.5  # of the free device memory that the data set may take
+
+
+class Inputs:
+    """Batches of a data set as a model takes them.
+
+    Images become float32 (b, c, h, w) in [0, 1], channels last in memory; vectors (b, d). On a
+    CUDA device the whole uint8 data set lives there when it takes at most half of the free
+    memory; otherwise, and when it is memory-mapped, rows are gathered on the host per batch.
+
+    Attributes:
+        mean, std: per channel (images; over at most 10,000 evenly spaced examples) or per feature
+            (vectors; over all), the units of `normalise`. A constant feature has std 1.
+        labels: (n,) int64 given labels on the device.
+    """
+
+    def __init__(self, dataset: LabeledDataset, device: torch.device) -> None:
+        self.device = device
+        self.is_images = dataset.kind == "images"
+        self.labels = torch.from_numpy(dataset.labels).to(device)
+        self._inputs = dataset.inputs
+        mean, std = _mean_std(dataset.inputs)
+        shape = (1, -1, 1, 1) if self.is_images else (1, -1)
+        self.mean = torch.from_numpy(mean).float().view(shape).to(device)
+        self.std = torch.from_numpy(std).float().view(shape).to(device)
+        self._resident = self._place(dataset.inputs)
+
+    def _place(self, inputs: NDArray[Any]) -> Tensor | None:
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if inputs.nbytes > _RESIDENT_SHARE * free:
+                return None
+            return torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)
+        if isinstance(inputs, np.memmap) or not inputs.flags.writeable:
+            return None  # torch warns about arrays it could write to
+        return torch.from_numpy(np.ascontiguousarray(inputs))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def raw(self, rows: NDArray[np.int64]) -> Tensor:
+        """Examples at `rows`, float32: images in [0, 1], vectors as they are."""
+        if self._resident is None:
+            batch = torch.from_numpy(np.ascontiguousarray(self._inputs[rows]))
+            batch = batch.to(self.device, non_blocking=True)
+        else:
+            batch = self._resident[torch.from_numpy(rows).to(self.device, non_blocking=True)]
+        if not self.is_images:
+            return batch
+        if batch.ndim == 3:
+            batch = batch[..., None]
+        return batch.permute(0, 3, 1, 2).float().div_(255)
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """Zero mean and unit deviation per channel or feature."""
+        return (batch - self.mean) / self.std
+
+
+def _mean_std(inputs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    axes: tuple[int, ...] = (0,)
+    if inputs.dtype == np.uint8:
+        rows = np.linspace(0, len(inputs) - 1, min(len(inputs), _STATISTICS_ROWS)).astype(np.int64)
+        inputs = inputs[np.unique(rows)]
+        if inputs.ndim == 3:
+            inputs = inputs[..., None]
+        axes = (0, 1, 2)
+    total: Any = 0.0
+    squares: Any = 0.0
+    block = max(1, 2**22 // max(1, inputs[:1].size))
+    scale = 255 if inputs.dtype == np.uint8 else 1
+    # Two passes in blocks: exact enough for features of any offset, and never a float copy of all.
+    count = inputs.size / inputs.shape[-1]
+    for start in range(0, len(inputs), block):
+        total = total + (inputs[start : start + block] / scale).sum(axis=axes, dtype=np.float64)
+    mean = total / count
+    for start in range(0, len(inputs), block):
+        part = inputs[start : start + block] / scale - mean
+        squares = squares + np.square(part).sum(axis=axes, dtype=np.float64)
+    std = np.sqrt(squares / count)
+    return np.asarray(mean), np.where(std > 0, std, 1.0)

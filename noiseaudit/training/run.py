@@ -1,0 +1,222 @@
+"""The training stage: run, resume or reuse one watched training run, and its stored artefact."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from noiseaudit._io import atomic_file, make_folder, write_npz
+from noiseaudit.class_sums import ClassSums
+from noiseaudit.dataset import LabeledDataset
+from noiseaudit.device import cpu_threads
+from noiseaudit.errors import OutputError
+from noiseaudit.manifest import read_manifest, require_same, write_manifest
+from noiseaudit.observers import StatisticsObserver
+from noiseaudit.outputs import Statistic
+from noiseaudit.training.loop import train
+from noiseaudit.training.models import ModelFactory, build_model
+from noiseaudit.training.recipes import Recipe
+
+__all__ = ["TrainingPlan", "TrainingRun", "run_training"]
+
+logger = logging.getLogger(__name__)
+
+_CURVE = "confidence"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that a training run's result depends on, beside the data.
+
+    Attributes:
+        model: a name of `training.models`, or a factory from (input_shape, num_classes).
+        recipe: how to train.
+        seed: of all randomness.
+        device: where.
+        threads: CPU threads; sums over another number differ in the last bits.
+    """
+
+    model: str | ModelFactory
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    threads: int
+
+    @property
+    def model_name(self) -> str:
+        """The model's name, or the factory's qualified one."""
+        if isinstance(self.model, str):
+            return self.model
+        kind = self.model if hasattr(self.model, "__qualname__") else type(self.model)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    def config(self, dataset: LabeledDataset) -> dict[str, Any]:
+        """What a stored result must agree with to be reused or gone on with."""
+        return {
+            "dataset": dataset.fingerprint,
+            "model": self.model_name,
+            "recipe": self.recipe.to_dict(),
+            "seed": self.seed,
+            "device": self.device.type,
+            "threads": self.threads,
+            "torch": torch.__version__,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """What one run recorded about n examples.
+
+    Attributes:
+        statistics: (n,) float64 means over epochs, by name.
+        correct_history: (e, n) int8, 1 predicted right, 0 wrong.
+        pred_probs: (n, k) float32, **in-sample** probabilities, mean over epochs; may be
+            memory-mapped.
+        history: per epoch: loss (nats), accuracy, seconds.
+        curves: (e, n) float16, probability of the given label at each epoch.
+    """
+
+    statistics: dict[str, NDArray[np.float64]]
+    correct_history: NDArray[np.int8]
+    pred_probs: NDArray[np.float32]
+    history: list[dict[str, float]]
+    curves: NDArray[np.float16]
+
+
+def run_training(
+    dataset: LabeledDataset,
+    plan: TrainingPlan,
+    statistics: Sequence[Statistic],
+    folder: Path,
+    *,
+    resume: bool = True,
+    keep_trajectories: bool = False,
+    progress: bool = False,
+) -> TrainingRun:
+    """Run the stage in `folder`, go on with it, or read what it left when it was finished.
+
+    Raises:
+        ManifestMismatchError: if what is there was made from other data or settings and `resume`
+            is true.
+    """
+    make_folder(folder)
+    config = plan.config(dataset)
+    names = sorted({"correct", *(statistic.name for statistic in statistics)})
+    wanted = {"statistics": names, "trajectories": names if keep_trajectories else [_CURVE]}
+    stored = read_manifest(folder / "manifest.json") if resume else None
+    if stored is not None:
+        require_same(stored["config"], config, folder)
+        lacking = [
+            name for kind, items in wanted.items() for name in items if name not in stored[kind]
+        ]
+        if not lacking:
+            logger.info("training: reused from %s", folder)
+            return _read(folder, stored)
+        logger.warning("training again: %s not recorded last time", ", ".join(sorted(lacking)))
+    if stored is not None or not resume:
+        _clear(folder)
+    history = _train(dataset, plan, statistics, folder, config, wanted, progress)
+    manifest = {"config": config, **wanted, "history": history}
+    write_manifest(folder / "manifest.json", manifest)
+    return _read(folder, manifest)
+
+
+def _train(
+    dataset: LabeledDataset,
+    plan: TrainingPlan,
+    statistics: Sequence[Statistic],
+    folder: Path,
+    config: dict[str, Any],
+    wanted: dict[str, list[str]],
+    progress: bool,
+) -> list[dict[str, float]]:
+    observer = StatisticsObserver(
+        dataset.labels,
+        dataset.num_classes,
+        statistics,
+        class_sums=ClassSums(len(dataset), dataset.num_classes, folder),
+        trajectories=folder / "trajectories",
+        trajectory_names=wanted["trajectories"],
+    )
+    logger.info(
+        "training %s for %d epochs on %d examples",
+        plan.model_name, plan.recipe.epochs, len(dataset),
+    )  # fmt: skip
+    with cpu_threads(plan.threads):
+        _, history = train(
+            lambda: build_model(plan.model, dataset.input_shape, dataset.num_classes),
+            dataset,
+            plan.recipe,
+            {"statistics": observer},
+            seed=plan.seed,
+            device=plan.device,
+            checkpoint=folder / "checkpoint.pt",
+            config={**config, **wanted},
+            progress=progress,
+        )
+    _write(folder, dataset, observer)
+    return history
+
+
+def _write(folder: Path, dataset: LabeledDataset, observer: StatisticsObserver) -> None:
+    write_npz(
+        folder / "statistics.npz",
+        {
+            "sample_ids": dataset.ids,
+            "labels": dataset.labels,
+            "correct_history": observer.correct_history(),
+            **observer.compute(),
+        },
+    )
+    sums = observer.class_sums
+    if sums is None:
+        raise RuntimeError("the audit always keeps class sums")
+    with atomic_file(folder / "pred_probs.npy") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": sums.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        block = max(1, 2**24 // sums.shape[1])
+        for start in range(0, sums.shape[0], block):
+            part = sums.block_means(start, min(start + block, sums.shape[0]))
+            file.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
+
+
+def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
+    try:
+        with np.load(folder / "statistics.npz", allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        pred_probs = np.load(folder / "pred_probs.npy", mmap_mode="r", allow_pickle=False)
+        epochs, n = arrays["correct_history"].shape
+        curves = np.empty((epochs, n), dtype=np.float16)
+        for epoch in range(epochs):
+            path = folder / "trajectories" / f"epoch_{epoch + 1:04d}.npz"
+            with np.load(path, allow_pickle=False) as values:
+                curves[epoch] = values[_CURVE]
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise OutputError(
+            f"stored training statistics in {folder} cannot be read ({error}); "
+            "use --no-resume to start over"
+        ) from error
+    return TrainingRun(
+        statistics={name: arrays[name] for name in manifest["statistics"]},
+        correct_history=arrays["correct_history"],
+        pred_probs=pred_probs,
+        history=manifest["history"],
+        curves=curves,
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what this stage wrote, its manifest first so that nothing looks finished."""
+    for name in ("manifest.json", "checkpoint.pt", "statistics.npz", "pred_probs.npy"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("class_sums_*.npy"):
+        path.unlink()
+    shutil.rmtree(folder / "trajectories", ignore_errors=True)
