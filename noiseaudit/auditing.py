@@ -1,0 +1,348 @@
+"""The audit: which stages the chosen detectors need, run or reuse each, rank, report."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from noiseaudit._io import make_folder, read_json, write_csv, write_json
+from noiseaudit.dataset import LabeledDataset
+from noiseaudit.detector import Detector, create_detectors, training_statistics
+from noiseaudit.device import select_device
+from noiseaudit.errors import OutputError, UsageError, check_name
+from noiseaudit.evidence import Evidence
+from noiseaudit.findings import Findings, find_issues
+from noiseaudit.loaders import load
+from noiseaudit.manifest import package_versions, read_manifest, require_same, write_manifest
+from noiseaudit.presentation import build_document, ranking_rows
+from noiseaudit.ranking import Ranking
+from noiseaudit.report import (
+    ReportDocument,
+    document_from_dict,
+    document_to_dict,
+    render,
+    write_report,
+)
+from noiseaudit.seeding import isolated_torch_rng
+from noiseaudit.training.augment import (
+    Augmentation,
+    choose_augmentation,
+    parse_augmentation,
+)
+from noiseaudit.training.models import ModelFactory, build_model, choose_model
+from noiseaudit.training.recipes import Recipe, default_recipe
+from noiseaudit.training.run import TrainingPlan, TrainingRun, run_training
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["HEADLINE", "AuditReport", "audit", "rebuild_report"]
+
+logger = logging.getLogger(__name__)
+
+HEADLINE = "cumulative_loss"
+"""The detector that orders the report, when it is among those asked for."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        dataset: what was audited.
+        ranking: the headline ranking; `rankings` holds that of every detector by name.
+        findings: suggested labels and which given ones look wrong, in the rows of `dataset`.
+        pred_probs: (n, k) float32, **in-sample** probabilities, mean over training epochs.
+        history: per training epoch: loss (nats), accuracy, seconds.
+        document: what the HTML page shows.
+        manifest: settings, data fingerprint, versions, results.
+    """
+
+    dataset: LabeledDataset
+    ranking: Ranking
+    rankings: dict[str, Ranking]
+    findings: Findings
+    pred_probs: NDArray[np.float32]
+    history: list[dict[str, float]]
+    document: ReportDocument
+    manifest: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of `ranking.csv`: one row per example, most suspicious first."""
+        import pandas as pd
+
+        header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
+        return pd.DataFrame(list(rows), columns=header)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """The report as one self-contained HTML page; also written to `path` if given."""
+        if path is not None:
+            write_report(self.document, Path(path))
+        return render(self.document)
+
+    def _repr_html_(self) -> str:
+        page = escape(self.to_html(), quote=True)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:640px;border:0"></iframe>'
+
+    def save(self, folder: str | Path) -> None:
+        """Write `ranking.csv`, `report.html`, `report.json`, `manifest.json`, `skipped.csv`.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        folder = make_folder(Path(folder))
+        header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
+        write_csv(folder / "ranking.csv", header, rows)
+        skipped = folder / "skipped.csv"
+        if self.dataset.skipped:
+            write_csv(
+                skipped,
+                ["sample_id", "source", "reason"],
+                [(item.sample_id, item.source, item.reason) for item in self.dataset.skipped],
+            )
+        else:
+            skipped.unlink(missing_ok=True)
+        write_json(folder / "report.json", document_to_dict(self.document))
+        write_report(self.document, folder / "report.html")
+        write_manifest(folder / "manifest.json", self.manifest)
+
+
+def audit(
+    source: Any,
+    *,
+    out: str | Path | None = None,
+    detectors: Sequence[str] | None = None,
+    model: str | ModelFactory = "auto",
+    epochs: int | None = None,
+    augmentation: str | Augmentation = "auto",
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    resume: bool = True,
+    keep_trajectories: bool = False,
+    progress: bool = False,
+) -> AuditReport:
+    """Train once on the labels as given, score every example, rank.
+
+    Cost: one training run; the detectors themselves take milliseconds.
+
+    Args:
+        source: a `LabeledDataset`, or anything that `load` accepts.
+        out: folder for results and checkpoints; without it nothing is kept, and an interrupted
+            audit starts again from the beginning.
+        detectors: names; default: all that a training run serves. The first is the headline
+            unless `cumulative_loss` is among them.
+        model: "auto", a name of `training.models`, `torchvision:<name>`, or a factory from
+            (input_shape, num_classes) to an `nn.Module`.
+        epochs: instead of the recipe's number.
+        augmentation: "auto" (by what the pictures are), "none", or "crop", "flip", "affine"
+            joined by commas.
+        recipe: fields of `Recipe` to change in the model's default one; or a whole `Recipe`
+            instead of it, when `epochs` and `augmentation` must be left alone.
+        seed: of all randomness.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads; default as torch has it.
+        resume: go on with, or reuse, what `out` holds; False starts over.
+        keep_trajectories: keep every statistic of every epoch under `out/training/trajectories`.
+        progress: show progress on stderr when it is a terminal.
+
+    Raises:
+        DataError: if the source cannot be used.
+        UsageError: for an option that does not exist or does not fit.
+        OutputError: if `out` cannot be written or belongs to something else.
+        ManifestMismatchError: if `out` holds an audit of other data or settings.
+    """
+    chosen = create_detectors(detectors)
+    if not chosen:
+        raise UsageError("detectors is empty; name at least one, or leave it out for all")
+    torch_device = select_device(device)
+    dataset = (
+        source
+        if isinstance(source, LabeledDataset)
+        else load(source, seed=seed, device=device, progress=progress)
+    )
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1; got {threads}")
+    if model == "auto":
+        model = choose_model(dataset.input_shape, torch_device.type)
+    plan = TrainingPlan(
+        model=model,
+        recipe=_recipe(model, dataset, recipe, epochs, augmentation),
+        seed=seed,
+        device=torch_device,
+        threads=threads or torch.get_num_threads(),
+    )
+    with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
+        build_model(model, dataset.input_shape, dataset.num_classes)
+    logger.info(
+        "%s: %s examples of %d classes; %s, %d epochs, augmentation %s, %s, %d threads",
+        dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
+        plan.recipe.epochs, plan.recipe.augmentation, torch_device.type, plan.threads,
+    )  # fmt: skip
+    manifest: dict[str, Any] = {
+        "format": _FORMAT,
+        "command": "audit",
+        "source": dataset.name,
+        "config": plan.config(dataset),
+        "detectors": [detector.name for detector in chosen],
+        "versions": package_versions(),
+        "status": "running",
+    }
+    with _output_folder(out, manifest, resume=resume) as folder:
+        run = run_training(
+            dataset,
+            plan,
+            training_statistics(),
+            folder / "training",
+            resume=resume,
+            keep_trajectories=keep_trajectories,
+            progress=progress,
+        )
+        report = _assemble(dataset, run, chosen, plan, manifest)
+        if out is not None:
+            report.save(folder)
+    return report
+
+
+def _recipe(
+    model: str | ModelFactory,
+    dataset: LabeledDataset,
+    recipe: Recipe | Mapping[str, Any] | None,
+    epochs: int | None,
+    augmentation: str | Augmentation,
+) -> Recipe:
+    if isinstance(recipe, Recipe):
+        if epochs is not None or augmentation != "auto":
+            raise UsageError("give epochs and augmentation inside the recipe, not beside it")
+        return recipe
+    if isinstance(augmentation, str):
+        if dataset.kind == "vectors":
+            if augmentation not in ("auto", "none"):
+                raise UsageError(f"augmentation {augmentation!r} is for pictures, not for vectors")
+            augmentation = Augmentation()
+        elif augmentation == "auto":
+            augmentation = choose_augmentation(dataset.inputs)
+        else:
+            augmentation = parse_augmentation(augmentation)
+    name = model if isinstance(model, str) else "a factory of the user's"
+    chosen = default_recipe(name, len(dataset), augmentation=augmentation, epochs=epochs)
+    valid = {field.name for field in fields(Recipe)}
+    for name in recipe or {}:
+        check_name(name, valid, "field of Recipe")
+    return replace(chosen, **(recipe or {}))
+
+
+@contextmanager
+def _output_folder(
+    out: str | Path | None, manifest: dict[str, Any], *, resume: bool
+) -> Iterator[Path]:
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="noiseaudit-") as temporary:
+            yield Path(temporary)
+        return
+    folder = make_folder(Path(out))
+    claim_folder(folder, manifest, resume=resume)
+    yield folder
+
+
+def claim_folder(folder: Path, manifest: dict[str, Any], *, resume: bool) -> None:
+    """Check that `folder` is empty or holds this very job, and mark it as this job's.
+
+    Raises:
+        OutputError: if it holds something else.
+        ManifestMismatchError: if it holds this command's results from other data or settings.
+    """
+    path = folder / "manifest.json"
+    stored = read_manifest(path)
+    if stored is None:
+        foreign = sorted(item.name for item in folder.iterdir() if not item.name.endswith(".part"))
+        if foreign:
+            raise OutputError(
+                f"{folder} is not empty ({foreign[0]}, {len(foreign)} in all) and holds no "
+                "noiseaudit results; choose another output folder"
+            )
+    elif stored.get("command") != manifest["command"]:
+        raise OutputError(
+            f"{folder} holds results of 'noiseaudit {stored.get('command')}'; "
+            "choose another output folder"
+        )
+    elif resume:
+        require_same(stored.get("config", {}), manifest["config"], folder)
+        if stored.get("status") == "done":
+            return  # stays marked as finished while it is only ranked again
+    write_manifest(path, manifest)
+
+
+def _assemble(
+    dataset: LabeledDataset,
+    run: TrainingRun,
+    detectors: Sequence[Detector],
+    plan: TrainingPlan,
+    manifest: dict[str, Any],
+) -> AuditReport:
+    evidence = Evidence(
+        ids=dataset.ids,
+        labels=dataset.labels,
+        num_classes=dataset.num_classes,
+        seed=plan.seed,
+        statistics=run.statistics,
+        correct_history=run.correct_history,
+    )
+    rankings = {detector.name: detector.rank(evidence) for detector in detectors}
+    ranking = rankings.get(HEADLINE, next(iter(rankings.values())))
+    pred_probs = np.array(run.pred_probs) if run.pred_probs.nbytes < 2**30 else run.pred_probs
+    findings = find_issues(dataset.labels, pred_probs, run.correct_history)
+    manifest = {
+        **manifest,
+        "status": "done",
+        "results": {
+            "examples": len(dataset),
+            "label_issues": int(findings.is_label_issue.sum()),
+            "skipped": len(dataset.skipped),
+            "headline": ranking.detector,
+            "training_seconds": round(sum(epoch["seconds"] for epoch in run.history), 3),
+        },
+    }
+    document = build_document(dataset, ranking, rankings, findings, run, manifest)
+    return AuditReport(
+        dataset=dataset,
+        ranking=ranking,
+        rankings=rankings,
+        findings=findings,
+        pred_probs=pred_probs,
+        history=run.history,
+        document=document,
+        manifest=manifest,
+    )
+
+
+def rebuild_report(folder: str | Path) -> Path:
+    """Write `report.html` anew from the `report.json` of a finished audit; returns its path.
+
+    Raises:
+        OutputError: if the folder holds no finished audit, or one of a newer format.
+    """
+    folder = Path(folder)
+    stored = read_manifest(folder / "manifest.json")
+    if stored is None or stored.get("command") != "audit":
+        raise OutputError(
+            f"{folder} holds no audit; 'noiseaudit audit ... --out {folder}' makes one"
+        )
+    if not (folder / "report.json").exists():
+        raise OutputError(f"the audit in {folder} is not finished; run its command again to go on")
+    path = folder / "report.html"
+    write_report(document_from_dict(read_json(folder / "report.json")), path)
+    return path

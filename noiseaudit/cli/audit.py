@@ -1,0 +1,195 @@
+"""`noiseaudit audit`: train once, score, rank, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from noiseaudit.cli import options
+from noiseaudit.cli.session import session
+
+if TYPE_CHECKING:
+    from noiseaudit.auditing import AuditReport
+
+__all__ = ["audit"]
+
+_TRAINING = "Training"
+_SHOWN = 10
+_WIDE = 120  # columns of a terminal from which the reasons fit beside the rest
+_NUMBERS = ("rank", "sample id", "suspicion")
+
+
+def audit(
+    source: options.Source = "digits",
+    *,
+    out: options.Out,
+    detectors: Annotated[
+        str | None,
+        typer.Option(help="Names joined by commas (default: all that one training run serves)."),
+    ] = None,
+    model: options.Model = "auto",
+    epochs: options.Epochs = None,
+    seed: options.Seed = 0,
+    split: options.Split = None,
+    limit: options.Limit = None,
+    data_root: options.DataRoot = None,
+    download: options.Download = False,
+    label_column: options.LabelColumn = "label",
+    path_column: options.PathColumn = "path",
+    image_size: options.ImageSize = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    augmentation: options.Augmentation = "auto",
+    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_TRAINING)] = None,
+    learning_rate: Annotated[float | None, typer.Option(rich_help_panel=_TRAINING)] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd or adam.", rich_help_panel=_TRAINING)
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="triangular, stagewise or constant.", rich_help_panel=_TRAINING),
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=_TRAINING)] = None,
+    label_smoothing: Annotated[float | None, typer.Option(rich_help_panel=_TRAINING)] = None,
+    bfloat16: Annotated[
+        bool | None, typer.Option(help="Autocast (CUDA).", rich_help_panel=_TRAINING)
+    ] = None,
+    keep_trajectories: Annotated[
+        bool,
+        typer.Option(
+            "--keep-trajectories", help="Keep every epoch's values.", rich_help_panel=_TRAINING
+        ),
+    ] = False,
+    resume: options.Resume = True,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    json: options.Json = False,
+) -> None:
+    """Train once on the labels as they are and rank the ones not to trust.
+
+    Writes ranking.csv, report.html and manifest.json into the output folder. Stopped at any
+    moment, the same command goes on where it was.
+    """
+    with session(quiet=quiet, debug=debug):
+        from noiseaudit.auditing import audit as run_audit
+        from noiseaudit.loaders import load
+
+        recipe = {
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "weight_decay": weight_decay,
+            "label_smoothing": label_smoothing,
+            "bfloat16": bfloat16,
+        }
+        dataset = load(
+            source,
+            data_root=data_root,
+            download=download,
+            split=split,
+            limit=limit,
+            seed=seed,
+            label_column=label_column,
+            path_column=path_column,
+            image_size=image_size,
+            device=device,
+            progress=not quiet,
+        )
+        report = run_audit(
+            dataset,
+            out=out,
+            detectors=_names(detectors),
+            model=model,
+            epochs=epochs,
+            augmentation=augmentation,
+            recipe={name: value for name, value in recipe.items() if value is not None},
+            seed=seed,
+            device=device,
+            threads=threads,
+            resume=resume,
+            keep_trajectories=keep_trajectories,
+            progress=not quiet,
+        )
+        if json:
+            _print_json(report, out)
+        elif not quiet:
+            _print_summary(report, out)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _files(report: AuditReport, out: Path) -> dict[str, str]:
+    files = {"report": "report.html", "ranking": "ranking.csv", "manifest": "manifest.json"}
+    if report.dataset.skipped:
+        files["skipped"] = "skipped.csv"
+    return {name: str(out / file) for name, file in files.items()}
+
+
+def _print_json(report: AuditReport, out: Path) -> None:
+    import json
+
+    summary: dict[str, Any] = {
+        "command": "audit",
+        **report.manifest["results"],
+        "classes": [vars(item) for item in report.document.classes],
+        "top": [
+            {
+                "rank": item.rank,
+                "sample_id": item.sample_id,
+                "source": item.source,
+                "given_label": item.given_label,
+                "suggested_label": item.suggested_label,
+                "suspicion": item.suspicion,
+                "is_label_issue": item.is_label_issue,
+                "reason": item.reason,
+            }
+            for item in report.document.suspects[:_SHOWN]
+        ],
+        "files": _files(report, out),
+    }
+    print(json.dumps(summary, indent=2))
+
+
+def _print_summary(report: AuditReport, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    document = report.document
+    suspects = Table(title="Most suspicious labels", title_justify="left")
+    has_room = console.width >= _WIDE
+    for name in ("rank", "sample id", "given", "suggested", "suspicion", "why")[: 5 + has_room]:
+        suspects.add_column(name, justify="right" if name in _NUMBERS else "left")
+    for item in document.suspects[:_SHOWN]:
+        cells = (
+            str(item.rank), str(item.sample_id), item.given_label, item.suggested_label,
+            f"{item.suspicion:.3f}", item.reason,
+        )[: 5 + has_room]  # fmt: skip
+        suspects.add_row(*(Text(_printable(cell)) for cell in cells))
+    classes = Table(title="Labels that look wrong, by class", title_justify="left")
+    for name in ("class", "examples", "look wrong", "share"):
+        classes.add_column(name, justify="left" if name == "class" else "right")
+    by_issues = sorted(document.classes, key=lambda entry: -entry.issues)
+    for entry in by_issues[:_SHOWN]:
+        share = f"{entry.issues / entry.examples:.1%}"
+        classes.add_row(
+            Text(_printable(entry.name)), f"{entry.examples:,}", f"{entry.issues:,}", share
+        )
+    console.print(suspects, classes, sep="\n")
+    if len(by_issues) > _SHOWN:
+        console.print(f"... and {len(by_issues) - _SHOWN:,} more classes, in the report")
+    console.print(Text(f"\n{document.headline}"))
+    for name, path in _files(report, out).items():
+        console.print(Text(f"{name:<9}{path}"), soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Text without what would move a terminal's cursor or not encode."""
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return shown.encode("utf-8", "replace").decode("utf-8")

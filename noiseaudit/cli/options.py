@@ -1,0 +1,48 @@
+"""Options that several commands share: name, type and help in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="digits, mnist, fashion_mnist, cifar10, cifar100, a folder with one sub-folder of "
+        "images per class, or a .csv, .parquet or .npz file.",
+        show_default=True,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's choice).")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the named data sets.")]
+Download = Annotated[bool, typer.Option("--download", help="Let torchvision download them.")]
+Split = Annotated[
+    str | None,
+    typer.Option(help="train, val, test or all (default: all; train for the named data sets)."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only N examples, stratified by class.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of labels in a table.")]
+PathColumn = Annotated[str, typer.Option(help="Column of image paths in a table.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(help="Side in pixels that picture files are brought to (default: automatic)."),
+]
+Model = Annotated[
+    str, typer.Option(help="auto, mlp, cnn, resnet18, inception or torchvision:<name>.")
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
+Augmentation = Annotated[
+    str, typer.Option(help="auto, none, or crop, flip and affine joined by commas.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume/--no-resume", help="Go on with what the folder holds, or start over."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show log messages and tracebacks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout only.")]

@@ -1,0 +1,268 @@
+"""From arrays to what people see: the rows of ranking.csv and the report's document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from noiseaudit.dataset import LabeledDataset
+from noiseaudit.findings import Findings
+from noiseaudit.images import data_uri, thumbnail
+from noiseaudit.ranking import Ranking
+from noiseaudit.report import (
+    ClassSummary,
+    EpochSummary,
+    Histogram,
+    PairSummary,
+    ReportDocument,
+    Suspect,
+)
+from noiseaudit.training.run import TrainingRun
+
+__all__ = ["build_document", "class_summaries", "ranking_rows"]
+
+_SUSPECTS = 300  # cards in the page; the rest is in ranking.csv
+_THUMBNAIL_SIDE = 160  # pixels: a label can be judged, and 300 pictures take about 2 MB
+_FEATURES = 6
+_BINS = 40
+
+
+def ranking_rows(
+    dataset: LabeledDataset,
+    ranking: Ranking,
+    rankings: Mapping[str, Ranking],
+    findings: Findings,
+) -> tuple[list[str], Iterator[list[Any]]]:
+    """Header and rows of `ranking.csv`, most suspicious first."""
+    header = [
+        "rank", "sample_id", "source", "given_label", "suggested_label", "suspicion",
+        "is_label_issue", "reason", *rankings,
+    ]  # fmt: skip
+
+    def rows() -> Iterator[list[Any]]:
+        names = dataset.class_names
+        columns = [item.scores for item in rankings.values()]
+        for rank, row in enumerate(ranking.order, start=1):
+            label = int(dataset.labels[row])
+            yield [
+                rank,
+                int(dataset.ids[row]),
+                "" if dataset.sources is None else str(dataset.sources[row]),
+                names[label],
+                names[findings.suggested[row]],
+                float(ranking.scores[row]),
+                bool(findings.is_label_issue[row]),
+                findings.reason(row, names, label),
+                *(float(column[row]) for column in columns),
+            ]
+
+    return header, rows()
+
+
+def class_summaries(dataset: LabeledDataset, findings: Findings) -> tuple[ClassSummary, ...]:
+    """Examples and label issues per class, in class order; classes without examples left out."""
+    examples = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    issues = np.bincount(dataset.labels[findings.is_label_issue], minlength=dataset.num_classes)
+    return tuple(
+        ClassSummary(name, int(count), int(wrong))
+        for name, count, wrong in zip(dataset.class_names, examples, issues, strict=True)
+        if count
+    )
+
+
+def build_document(
+    dataset: LabeledDataset,
+    ranking: Ranking,
+    rankings: Mapping[str, Ranking],
+    findings: Findings,
+    run: TrainingRun,
+    manifest: Mapping[str, Any],
+) -> ReportDocument:
+    """Everything the report shows, as plain values."""
+    issues = int(findings.is_label_issue.sum())
+    pairs = _pairs(dataset, findings)
+    return ReportDocument(
+        title=dataset.name,
+        headline=_headline(len(dataset), issues, pairs),
+        detector=ranking.detector,
+        examples=len(dataset),
+        issues=issues,
+        facts=_facts(dataset),
+        notes=_notes(dataset),
+        classes=class_summaries(dataset, findings),
+        pairs=pairs,
+        suspects=_suspects(dataset, ranking, rankings, findings, run),
+        histograms=_histograms(ranking, rankings, findings),
+        training=tuple(
+            EpochSummary(epoch, item["loss"], item["accuracy"])
+            for epoch, item in enumerate(run.history, start=1)
+        ),
+        settings=_settings(manifest),
+        version=manifest["versions"]["noiseaudit"],
+    )
+
+
+def _headline(examples: int, issues: int, pairs: Sequence[PairSummary]) -> str:
+    text = f"{issues:,} of {examples:,} labels look wrong ({issues / examples:.1%})"
+    if not pairs:
+        return f"{text}."
+    return f"{text}; most often a {pairs[0].given} that looks like a {pairs[0].suggested}."
+
+
+def _facts(dataset: LabeledDataset) -> tuple[tuple[str, str], ...]:
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    present = counts[counts > 0]
+    shape = " x ".join(str(size) for size in dataset.input_shape)
+    facts = [
+        ("examples", f"{len(dataset):,}"),
+        ("classes", f"{len(present):,}"),
+        ("inputs", f"{dataset.kind}, {shape}"),
+        ("examples per class", f"{present.min():,} to {present.max():,}"),
+    ]
+    if dataset.split is not None:
+        splits = Counter(dataset.split.tolist())
+        facts.append(("splits", ", ".join(f"{name}: {n:,}" for name, n in splits.items())))
+    if dataset.root is not None:
+        facts.append(("folder", str(dataset.root)))
+    facts.append(("fingerprint", dataset.content_digest))
+    return tuple(facts)
+
+
+def _notes(dataset: LabeledDataset) -> tuple[str, ...]:
+    notes = []
+    if dataset.skipped:
+        notes.append(f"{len(dataset.skipped):,} files could not be read; see skipped.csv.")
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    lonely = [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 1]
+    if lonely:
+        notes.append(
+            f"{len(lonely):,} classes have a single example, whose score says little: "
+            f"{', '.join(lonely[:5])}{', ...' if len(lonely) > 5 else ''}"
+        )
+    if dataset.split is not None and "test" in dataset.split:
+        notes.append(
+            "Examples of the test split were audited too: cleaning a test set changes what your "
+            "reported accuracy means."
+        )
+    return tuple(notes)
+
+
+def _pairs(dataset: LabeledDataset, findings: Findings) -> tuple[PairSummary, ...]:
+    flagged = findings.is_label_issue
+    pairs = Counter(
+        zip(dataset.labels[flagged].tolist(), findings.suggested[flagged].tolist(), strict=True)
+    )
+    names = dataset.class_names
+    return tuple(
+        PairSummary(names[given], names[suggested], count)
+        for (given, suggested), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _suspects(
+    dataset: LabeledDataset,
+    ranking: Ranking,
+    rankings: Mapping[str, Ranking],
+    findings: Findings,
+    run: TrainingRun,
+) -> tuple[Suspect, ...]:
+    rows = ranking.order[:_SUSPECTS]
+    if dataset.kind == "images":
+        with ThreadPoolExecutor() as pool:
+            pictures = list(pool.map(lambda row: _picture(dataset, int(row)), rows))
+        features: Sequence[tuple[tuple[str, float], ...]] = [()] * len(rows)
+    else:
+        pictures = [""] * len(rows)
+        features = _unusual_features(dataset, rows)
+    curves = run.curves[:, rows].astype(float).T.round(4).tolist()
+    names = dataset.class_names
+    return tuple(
+        Suspect(
+            rank=rank,
+            sample_id=int(dataset.ids[row]),
+            source="" if dataset.sources is None else str(dataset.sources[row]),
+            given_label=names[dataset.labels[row]],
+            suggested_label=names[findings.suggested[row]],
+            suspicion=float(ranking.scores[row]),
+            is_label_issue=bool(findings.is_label_issue[row]),
+            reason=findings.reason(int(row), names, int(dataset.labels[row])),
+            split="" if dataset.split is None else str(dataset.split[row]),
+            thumbnail=picture,
+            features=unusual,
+            curve=tuple(curve),
+            scores=tuple((name, float(item.scores[row])) for name, item in rankings.items()),
+        )
+        for rank, (row, picture, unusual, curve) in enumerate(
+            zip(rows, pictures, features, curves, strict=True), start=1
+        )
+    )
+
+
+def _picture(dataset: LabeledDataset, row: int) -> str:
+    """A data URI: of the original file where there is one, else of the array."""
+    if dataset.root is not None and dataset.sources is not None and dataset.sources[row]:
+        try:
+            return data_uri(thumbnail(dataset.root / str(dataset.sources[row]), _THUMBNAIL_SIDE))
+        except (OSError, ValueError):
+            pass  # moved or changed since it was decoded: show what was audited
+    return data_uri(thumbnail(dataset.inputs[row], _THUMBNAIL_SIDE))
+
+
+def _unusual_features(
+    dataset: LabeledDataset, rows: np.ndarray[Any, Any]
+) -> list[tuple[tuple[str, float], ...]]:
+    """Each row's features furthest from the mean, in standard deviations."""
+    sample = dataset.inputs[:: max(1, len(dataset) // 100_000)].astype(np.float64)
+    std = sample.std(axis=0)
+    scores = (dataset.inputs[rows] - sample.mean(axis=0)) / np.where(std > 0, std, 1)
+    names = dataset.feature_names or tuple(f"feature {i}" for i in range(scores.shape[1]))
+    chosen = np.argsort(-np.abs(scores), axis=1, kind="stable")[:, :_FEATURES]
+    return [
+        tuple((names[column], round(float(line[column]), 2)) for column in columns)
+        for line, columns in zip(scores, chosen, strict=True)
+    ]
+
+
+def _histograms(
+    ranking: Ranking, rankings: Mapping[str, Ranking], findings: Findings
+) -> tuple[Histogram, ...]:
+    ordered = {ranking.detector: ranking, **rankings}
+    histograms = []
+    for name, item in ordered.items():
+        counts, edges = np.histogram(item.scores, bins=_BINS)
+        issue_counts, _ = np.histogram(item.scores[findings.is_label_issue], bins=edges)
+        histograms.append(
+            Histogram(
+                title=name.replace("_", " "),
+                detector=name,
+                edges=tuple(edges.tolist()),
+                counts=tuple(counts.tolist()),
+                issue_counts=tuple(issue_counts.tolist()),
+            )
+        )
+    return tuple(histograms)
+
+
+def _settings(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    config = manifest["config"]
+    settings = [
+        ("model", config["model"]),
+        *((name.replace("_", " "), _shown(value)) for name, value in config["recipe"].items()),
+        ("seed", str(config["seed"])),
+        ("device", f"{config['device']}, {config['threads']} threads"),
+        ("training time", f"{manifest['results']['training_seconds']:,.0f} s"),
+        ("detectors", ", ".join(manifest["detectors"])),
+        ("versions", ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())),
+    ]
+    return tuple(settings)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        active = [f"{name} {item}" for name, item in value.items() if item]
+        return ", ".join(active) or "none"
+    return str(value)
