@@ -1,0 +1,52 @@
+"""Where benchmark results go: one JSON file each, with what they were made on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from noiseaudit.manifest import package_versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "versions": package_versions(),
+    }
+
+
+def save(name: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n")
+    print(f"wrote {path}")
+    return path
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean over seeds and half the width of its 95% t interval."""
+    from scipy.stats import t
+
+    n = len(values)
+    half = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else float("nan")
+    return {"mean": float(np.mean(values)), "half_width_95": float(half)}
+
+
+def ratio_summary(ratios: list[float]) -> dict[str, float]:
+    return {
+        "median": float(np.median(ratios)),
+        "lowest": float(min(ratios)),
+        "highest": float(max(ratios)),
+        "pairs": len(ratios),
+    }

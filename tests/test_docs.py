@@ -1,0 +1,47 @@
+"""The README's Python runs as written, its tables are current, benchmarks run in smoke form."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_python_in_the_readme_runs_as_written(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_readme_names_every_command_and_detector():
+    from noiseaudit.detector import detector_types
+
+    for name in detector_types():
+        assert f"`{name}`" in README
+
+
+def test_readme_tables_are_what_the_results_give():
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "tables.py"), "--check"])
+    assert done.returncode == 0, "run: python benchmarks/tables.py"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("recorder_overhead.py", ["--preset", "smoke"]),
+        ("planted_flips.py", ["--preset", "smoke"]),
+    ],
+)
+def test_benchmarks_run_in_smoke_form(script, arguments, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = runpy.run_path(str(BENCHMARKS / script))
+    path = module["main"](arguments, tmp_path)
+    assert path.parent == tmp_path
+    assert "versions" in path.read_text()
