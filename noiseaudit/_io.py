@@ -123,11 +123,21 @@ def spreadsheet_safe(value: Any) -> Any:
     return value
 
 
+class _Lines:
+    """Ends lines with a line feed alone, while the csv module quotes cells with either ending."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        return self._text.write(line.removesuffix("\r\n") + "\n")
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV (UTF-8, comma, header line) atomically, with formulas neutralised."""
     with atomic_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(_Lines(text), lineterminator="\r\n")
         writer.writerow(header)
         writer.writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
         text.flush()

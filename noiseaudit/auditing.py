@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from html import escape
 from pathlib import Path
@@ -23,7 +22,7 @@ from noiseaudit.errors import OutputError, UsageError, check_name
 from noiseaudit.evidence import Evidence
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.loaders import load
-from noiseaudit.manifest import package_versions, read_manifest, require_same, write_manifest
+from noiseaudit.manifest import package_versions, read_manifest, write_manifest
 from noiseaudit.presentation import build_document, ranking_rows
 from noiseaudit.ranking import Ranking
 from noiseaudit.report import (
@@ -39,9 +38,10 @@ from noiseaudit.training.augment import (
     choose_augmentation,
     parse_augmentation,
 )
-from noiseaudit.training.models import ModelFactory, build_model, choose_model
+from noiseaudit.training.models import MODELS, ModelFactory, build_model, choose_model
 from noiseaudit.training.recipes import Recipe, default_recipe
 from noiseaudit.training.run import TrainingPlan, TrainingRun, run_training
+from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,7 @@ HEADLINE = "cumulative_loss"
 """The detector that orders the report, when it is among those asked for."""
 
 _FORMAT = 1
+_RESULTS = ("ranking.csv", "report.html", "report.json", "skipped.csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,28 +166,24 @@ def audit(
         OutputError: if `out` cannot be written or belongs to something else.
         ManifestMismatchError: if `out` holds an audit of other data or settings.
     """
+    check_options(detectors, model, device, augmentation, recipe)
     chosen = create_detectors(detectors)
-    if not chosen:
-        raise UsageError("detectors is empty; name at least one, or leave it out for all")
     torch_device = select_device(device)
-    dataset = (
-        source
-        if isinstance(source, LabeledDataset)
-        else load(source, seed=seed, device=device, progress=progress)
-    )
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1; got {threads}")
+    dataset = load(source, seed=seed, device=device, progress=progress)
     if model == "auto":
         model = choose_model(dataset.input_shape, torch_device.type)
+    with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
+        network = build_model(model, dataset.input_shape, dataset.num_classes)
     plan = TrainingPlan(
         model=model,
         recipe=_recipe(model, dataset, recipe, epochs, augmentation),
         seed=seed,
         device=torch_device,
         threads=threads or torch.get_num_threads(),
+        structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
     )
-    with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
-        build_model(model, dataset.input_shape, dataset.num_classes)
     logger.info(
         "%s: %s examples of %d classes; %s, %d epochs, augmentation %s, %s, %d threads",
         dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
@@ -201,7 +198,7 @@ def audit(
         "versions": package_versions(),
         "status": "running",
     }
-    with _output_folder(out, manifest, resume=resume) as folder:
+    with output_folder(out, manifest, _RESULTS, resume=resume) as folder:
         run = run_training(
             dataset,
             plan,
@@ -215,6 +212,32 @@ def audit(
         if out is not None:
             report.save(folder)
     return report
+
+
+def check_options(
+    detectors: Sequence[str] | None,
+    model: str | ModelFactory,
+    device: str,
+    augmentation: str | Augmentation,
+    recipe: Recipe | Mapping[str, Any] | None,
+) -> None:
+    """Find what is wrong with options of `audit` before any data is read.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if not create_detectors(detectors):
+        raise UsageError("detectors is empty; name at least one, or leave it out for all")
+    select_device(device)
+    if isinstance(model, str) and not model.startswith("torchvision:"):
+        check_name(model, ("auto", "torchvision:<name>", *MODELS), "model")
+    if isinstance(augmentation, str) and augmentation != "auto":
+        parse_augmentation(augmentation)
+    if not isinstance(recipe, Recipe):
+        valid = {field.name for field in fields(Recipe)}
+        for name in recipe or {}:
+            check_name(name, valid, "field of Recipe")
+        replace(Recipe(epochs=1), **(recipe or {}))
 
 
 def _recipe(
@@ -239,51 +262,7 @@ def _recipe(
             augmentation = parse_augmentation(augmentation)
     name = model if isinstance(model, str) else "a factory of the user's"
     chosen = default_recipe(name, len(dataset), augmentation=augmentation, epochs=epochs)
-    valid = {field.name for field in fields(Recipe)}
-    for name in recipe or {}:
-        check_name(name, valid, "field of Recipe")
     return replace(chosen, **(recipe or {}))
-
-
-@contextmanager
-def _output_folder(
-    out: str | Path | None, manifest: dict[str, Any], *, resume: bool
-) -> Iterator[Path]:
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="noiseaudit-") as temporary:
-            yield Path(temporary)
-        return
-    folder = make_folder(Path(out))
-    claim_folder(folder, manifest, resume=resume)
-    yield folder
-
-
-def claim_folder(folder: Path, manifest: dict[str, Any], *, resume: bool) -> None:
-    """Check that `folder` is empty or holds this very job, and mark it as this job's.
-
-    Raises:
-        OutputError: if it holds something else.
-        ManifestMismatchError: if it holds this command's results from other data or settings.
-    """
-    path = folder / "manifest.json"
-    stored = read_manifest(path)
-    if stored is None:
-        foreign = sorted(item.name for item in folder.iterdir() if not item.name.endswith(".part"))
-        if foreign:
-            raise OutputError(
-                f"{folder} is not empty ({foreign[0]}, {len(foreign)} in all) and holds no "
-                "noiseaudit results; choose another output folder"
-            )
-    elif stored.get("command") != manifest["command"]:
-        raise OutputError(
-            f"{folder} holds results of 'noiseaudit {stored.get('command')}'; "
-            "choose another output folder"
-        )
-    elif resume:
-        require_same(stored.get("config", {}), manifest["config"], folder)
-        if stored.get("status") == "done":
-            return  # stays marked as finished while it is only ranked again
-    write_manifest(path, manifest)
 
 
 def _assemble(
@@ -341,7 +320,7 @@ def rebuild_report(folder: str | Path) -> Path:
         raise OutputError(
             f"{folder} holds no audit; 'noiseaudit audit ... --out {folder}' makes one"
         )
-    if not (folder / "report.json").exists():
+    if stored.get("status") != "done" or not (folder / "report.json").exists():
         raise OutputError(f"the audit in {folder} is not finished; run its command again to go on")
     path = folder / "report.html"
     write_report(document_from_dict(read_json(folder / "report.json")), path)

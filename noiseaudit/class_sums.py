@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder
-from noiseaudit.errors import DataError
+from noiseaudit.errors import DataError, OutputError
 
 __all__ = ["ClassSums"]
 
@@ -28,6 +29,9 @@ class ClassSums:
         n: examples.
         num_classes: k.
         folder: where the files go when they are needed, `class_sums_0.npy` and `_1.npy`.
+
+    Raises:
+        OutputError: if the disk has no room for the files.
     """
 
     def __init__(self, n: int, num_classes: int, folder: Path | None = None) -> None:
@@ -36,6 +40,7 @@ class ClassSums:
         self.counts = np.zeros(n, dtype=np.int64)
         self._seen = np.zeros(n, dtype=bool)
         self._current = 0
+        self._was_created = False
         if folder is None or self.in_memory:
             self._copies = [np.zeros(self.shape, dtype=np.float32) for _ in range(2)]
         else:
@@ -47,7 +52,22 @@ class ClassSums:
             array = np.load(path, mmap_mode="r+")
             if array.shape == self.shape and array.dtype == np.float32:
                 return array  # type: ignore[no-any-return]  # np.load is untyped
-        return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=self.shape)
+        self._was_created = True
+        try:
+            created = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=self.shape)
+            with path.open("r+b") as file:
+                # A full disk under a sparse map would kill the process later, without a word.
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise OutputError(f"no room for {path}: {error.strerror}") from error
+        return created
+
+    @staticmethod
+    def remove_files(folder: Path) -> None:
+        """Delete the files of a folder: before a fresh run, and when its means are stored."""
+        for path in folder.glob("class_sums_*.npy"):
+            path.unlink()
 
     def put(self, rows: NDArray[np.int64], probs: NDArray[np.float32]) -> None:
         """Record (b, k) probabilities for `rows`; rows equal to n are not examples."""
@@ -61,9 +81,7 @@ class ClassSums:
     def end_epoch(self) -> None:
         """Make the epoch's copy the current one."""
         last, coming = self._copies[self._current], self._copies[1 - self._current]
-        unseen = ~self._seen
-        if unseen.any():
-            coming[unseen] = last[unseen]
+        np.copyto(coming, last, where=~self._seen[:, None])
         if isinstance(coming, np.memmap):
             coming.flush()
         self.counts += self._seen
@@ -73,9 +91,18 @@ class ClassSums:
     def means(self) -> NDArray[np.float32]:
         """(n, k) mean probabilities over the epochs in which a row was seen; NaN where never.
 
-        Computed into a new array; for memory-mapped sums use `block_means`.
+        A new array; for memory-mapped sums use `block_means`.
         """
-        return self.block_means(0, self.shape[0])
+        means = np.empty(self.shape, dtype=np.float32)
+        block = max(1, 2**24 // self.shape[1])
+        for start in range(0, self.shape[0], block):
+            stop = min(start + block, self.shape[0])
+            means[start:stop] = self.block_means(start, stop)
+        return means
+
+    def discard_epoch(self) -> None:
+        """Forget what was put since the last epoch's end."""
+        self._seen[:] = False
 
     def block_means(self, start: int, stop: int) -> NDArray[np.float32]:
         """Mean probabilities of the rows from start to stop."""
@@ -107,8 +134,12 @@ class ClassSums:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
+        if state["sums"] is None and self._was_created:
+            raise OutputError(
+                "the checkpoint's class_sums files are gone; use --no-resume to start over"
+            )
         self._current = int(state["current"])
-        self.counts = state["counts"].numpy().copy()
+        self.counts = state["counts"].cpu().numpy().copy()
         self._seen[:] = False
         if state["sums"] is not None:
-            self._copies[self._current][:] = state["sums"].numpy()
+            self._copies[self._current][:] = state["sums"].cpu().numpy()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from noiseaudit._io import read_json, write_json
-from noiseaudit.errors import ManifestMismatchError
+from noiseaudit.errors import ManifestMismatchError, OutputError
 
 __all__ = ["differences", "package_versions", "read_manifest", "require_same", "write_manifest"]
 
@@ -36,9 +36,14 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     """The stored manifest, or None where there is none.
 
     Raises:
-        OutputError: if the file is there but is no JSON.
+        OutputError: if the file is there but is no JSON object.
     """
-    return dict(read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise OutputError(f"{path} is not a manifest of noiseaudit's; choose another folder")
+    return manifest
 
 
 def differences(

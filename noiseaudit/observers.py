@@ -127,6 +127,7 @@ class StatisticsObserver:
             values, seen = self._buffer.finish()
         if not np.isfinite(values[:, seen]).all():
             rows = np.flatnonzero(~np.isfinite(values).all(axis=0) & seen)
+            self.discard_epoch()
             raise DataError(
                 f"statistics are not finite for {len(rows)} examples in epoch {self.epoch + 1}, "
                 f"first row {rows[0]}: training diverged (lower the learning rate)"
@@ -139,6 +140,17 @@ class StatisticsObserver:
         self.epoch += 1
         if self.trajectories is not None:
             self._write_trajectories(self.trajectories, values, seen)
+
+    def flush(self) -> None:
+        """Reduce what is buffered; the epoch stays open."""
+        if self._buffer is not None:
+            self._buffer.reduce()
+
+    def discard_epoch(self) -> None:
+        """Forget what was recorded since the last epoch's end."""
+        self._buffer = None
+        if self.class_sums is not None:
+            self.class_sums.discard_epoch()
 
     def _write_trajectories(
         self, folder: Path, values: NDArray[np.float32], seen: NDArray[np.bool_]
@@ -202,9 +214,10 @@ class StatisticsObserver:
         if (state["class_sums"] is None) != (self.class_sums is None):
             raise DataError("stored state and this recording differ in keeping class sums")
         self.epoch = int(state["epoch"])
-        self.totals = state["totals"].numpy().copy()
-        self.counts = state["counts"].numpy().copy()
-        self._history = [(pair[0].copy(), pair[1].copy()) for pair in state["history"].numpy()]
+        self.totals = state["totals"].cpu().numpy().copy()
+        self.counts = state["counts"].cpu().numpy().copy()
+        bits = state["history"].cpu().numpy()
+        self._history = [(pair[0].copy(), pair[1].copy()) for pair in bits]
         self._buffer = None
         if self.class_sums is not None:
             self.class_sums.load_state_dict(state["class_sums"])
@@ -283,10 +296,13 @@ class _EpochBuffer:
             self._filled += take
             done += take
             if self._filled == self._capacity:
-                self._reduce()
+                self.reduce()
 
     @torch.no_grad()
-    def _reduce(self) -> None:
+    def reduce(self) -> None:
+        """Turn the buffered logits into values."""
+        if not self._filled:
+            return
         rows = self._rows[: self._filled]
         if self._owner.resolve is not None:
             rows = self._owner.resolve(rows, self._targets[: self._filled])
@@ -305,8 +321,7 @@ class _EpochBuffer:
 
     def finish(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values (s, n) and which examples were seen; the buffer is ready for the next epoch."""
-        if self._filled:
-            self._reduce()
+        self.reduce()
         values = self._values[:, : self._n].cpu().numpy().copy()
         seen = (self._newest[: self._n] >= 0).cpu().numpy()
         self._newest.fill_(-1)

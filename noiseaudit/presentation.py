@@ -216,7 +216,7 @@ def _unusual_features(
     dataset: LabeledDataset, rows: np.ndarray[Any, Any]
 ) -> list[tuple[tuple[str, float], ...]]:
     """Each row's features furthest from the mean, in standard deviations."""
-    sample = dataset.inputs[:: max(1, len(dataset) // 100_000)].astype(np.float64)
+    sample = dataset.inputs[:: max(1, len(dataset) // 10_000)].astype(np.float64)
     std = sample.std(axis=0)
     scores = (dataset.inputs[rows] - sample.mean(axis=0)) / np.where(std > 0, std, 1)
     names = dataset.feature_names or tuple(f"feature {i}" for i in range(scores.shape[1]))

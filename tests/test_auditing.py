@@ -161,6 +161,7 @@ def test_folder_with_other_files_or_another_commands_results_is_refused(tmp_path
         ({"device": "gpu"}, UnknownNameError, "valid: auto, cpu, cuda"),
         ({"epochs": 0}, UsageError, "epochs must be at least 1"),
         ({"augmentation": "flip"}, UsageError, "for pictures, not for vectors"),
+        ({"recipe": {"learning_rate": -1}}, UsageError, "learning_rate must be positive"),
         ({"recipe": {"lr": 1}}, UnknownNameError, "unknown field of Recipe 'lr'"),
         ({"recipe": na.Recipe(1), "epochs": 2}, UsageError, "inside the recipe"),
         ({"threads": 0}, UsageError, "threads must be at least 1"),
@@ -180,6 +181,59 @@ def test_any_module_factory_is_a_model():
     assert report.manifest["config"]["model"].endswith("linear")
 
 
+def test_another_network_under_the_same_name_is_refused(tmp_path):
+    def factory(hidden):
+        return lambda shape, classes: nn.Sequential(
+            nn.Linear(shape[0], hidden), nn.ReLU(), nn.Linear(hidden, classes)
+        )
+
+    na.audit(small(), model=factory(4), epochs=1, out=tmp_path / "o")
+    with pytest.raises(ManifestMismatchError, match="structure: stored"):
+        na.audit(small(), model=factory(8), epochs=1, out=tmp_path / "o")
+
+
+def test_one_class_or_no_example_is_refused():
+    with pytest.raises(na.DataError, match="class"):
+        na.audit(small().subset(np.arange(0, 60, 3)), epochs=1)
+    with pytest.raises(na.DataError):
+        na.audit(small().subset([]), epochs=1)
+
+
+def test_starting_over_leaves_no_results_of_the_old_run(tmp_path, monkeypatch):
+    from noiseaudit.training import loop
+
+    na.audit(small(), out=tmp_path / "o", epochs=1)
+    (tmp_path / "o" / "training" / ".checkpoint.pt.1.part").write_bytes(b"left by a kill")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_train_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        na.audit(small(seed=1), out=tmp_path / "o", epochs=1, resume=False)
+    assert not (tmp_path / "o" / "ranking.csv").exists()
+    assert not list((tmp_path / "o").rglob("*.part"))
+    with pytest.raises(OutputError, match="not finished"):
+        na.rebuild_report(tmp_path / "o")
+
+
+def test_two_audits_at_once_in_one_folder_are_refused(tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "o").mkdir()
+    lock = FileLock(tmp_path / "o" / ".noiseaudit.lock")
+    with lock, pytest.raises(OutputError, match="another noiseaudit is at work"):
+        na.audit(small(), out=tmp_path / "o", epochs=1)
+    na.audit(small(), out=tmp_path / "o", epochs=1)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"name": "web app"}'])
+def test_a_foreign_manifest_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(OutputError, match="choose another"):
+        na.audit(small(), out=tmp_path, epochs=1)
+
+
 def test_recipe_overrides_and_whole_recipes():
     report = na.audit(small(), recipe={"optimizer": "adam", "learning_rate": 1e-3}, epochs=2)
     assert report.manifest["config"]["recipe"]["optimizer"] == "adam"
@@ -188,7 +242,13 @@ def test_recipe_overrides_and_whole_recipes():
 
 
 def test_difficult_class_names_survive_everywhere(tmp_path):
-    names = ("<script>window.pwned=1</script>", 'comma, "quote"', "😀/..\\x", "=1+1", "two\nlines")
+    names = (
+        "<script>window.pwned=1</script>",
+        'comma, "quote"',
+        "😀/..\\x",
+        "=1+1",
+        "two\nlines\rmore",
+    )
     report = na.audit(small(50, names), out=tmp_path / "o", epochs=1)
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "<script>window.pwned" not in page

@@ -59,7 +59,8 @@ def test_quiet_shows_nothing(table, tmp_path, capsys):
         (["--model", "resnet81"], "did you mean 'resnet18'"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--schedule", "triangle"], "did you mean 'triangular'"),
-        (["--augmentation", "spin"], "for pictures"),
+        (["--augmentation", "spin"], "unknown augmentation 'spin'"),
+        (["--augmentation", "flip"], "for pictures"),
         (["--learning-rate", "-1"], "learning_rate must be positive"),
         (["--batch-size", "1"], "batch_size must be at least 2"),
         (["--epochs", "0"], "epochs"),
@@ -179,6 +180,24 @@ def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(tmp_path):
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors
     assert main([*arguments, "-q"]) == 0
+
+
+def test_wrong_options_are_found_before_the_data_is_read(tmp_path, capsys):
+    nowhere = str(tmp_path / "nowhere")
+    for wrong in (["--detectors", "x"], ["--model", "x"], ["--augmentation", "x"],
+                  ["--learning-rate", "0"], ["--device", "x"]):  # fmt: skip
+        assert main(["audit", nowhere, "--out", str(tmp_path / "o"), *wrong]) == 2
+    assert "nowhere" not in capsys.readouterr().err
+
+
+def test_a_terminal_that_cannot_show_a_class_name_does_not_stop_the_audit(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("a,label\n" + "".join(f"{i % 2}.5,{'😀é'[i % 2]}\n" for i in range(8)))
+    done = subprocess.run(
+        command("audit", str(table), "--out", str(tmp_path / "o"), "--epochs", "1"),
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_output_into_a_closed_pipe_is_no_error():

@@ -12,7 +12,8 @@ pytestmark = [
 ]
 
 
-def test_recorder_update_does_not_synchronise():
+def test_recorder_update_does_not_synchronise(monkeypatch):
+    monkeypatch.setattr("noiseaudit.observers._BUFFER_ELEMENTS", 1000)  # reduce many times
     recorder = na.Recorder(np.arange(512) % 10, 10)
     logits = torch.randn(512, 10, device="cuda")
     targets, ids = torch.arange(512, device="cuda") % 10, torch.arange(512, device="cuda")

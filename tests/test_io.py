@@ -50,12 +50,26 @@ def test_unwritable_folder_is_named(tmp_path, monkeypatch):
 
 
 def test_csv_neutralises_formulas_and_keeps_everything_else(tmp_path):
-    cells = ["=1+1", "+x", "-x", "@x", "-3", "-2.5e3", "plain", 'a,"b"', "two\nlines", "😀", 7, -7]
+    cells = [
+        "=1+1",
+        "+x",
+        "-x",
+        "@x",
+        "-3",
+        "-2.5e3",
+        "plain",
+        'a,"b"',
+        "two\nlines",
+        "a\rb",
+        "😀",
+        7,
+        -7,
+    ]
     _io.write_csv(tmp_path / "a.csv", ["cell"], [[cell] for cell in cells])
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         read = [row[0] for row in csv.reader(file)][1:]
     assert read[:4] == ["'=1+1", "'+x", "'-x", "'@x"]
-    assert read[4:] == ["-3", "-2.5e3", "plain", 'a,"b"', "two\nlines", "😀", "7", "-7"]
+    assert read[4:] == ["-3", "-2.5e3", "plain", 'a,"b"', "two\nlines", "a\rb", "😀", "7", "-7"]
 
 
 def test_csv_with_a_name_that_is_not_utf8_stays_readable(tmp_path):

@@ -74,6 +74,10 @@ def test_targets_out_of_step_with_ids_are_noticed():
     recorder.update(torch.zeros(3, 3), torch.tensor([1, 1, 0]), torch.tensor([0, 1, 2]))
     with pytest.raises(DataError, match=r"2 observations .* targets that differ"):
         recorder.end_epoch()
+    assert recorder.epoch == 0  # the epoch does not count, and the next one starts afresh
+    recorder.update(torch.zeros(3, 3), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
+    recorder.end_epoch()
+    assert recorder.rank("cumulative_loss").scores.tolist() == pytest.approx([np.log(3)] * 3)
 
 
 @pytest.mark.parametrize("ids", [None, [3, 5, 9]])

@@ -158,7 +158,7 @@ def test_page_starts_with_the_first_ranks_and_grows_on_demand(page):
     assert showing(page) == "Showing 40 of 400"
     assert visible(page) == [str(rank) for rank in range(1, 41)]
     page.find_element(By.ID, "show-more").click()
-    assert showing(page) == "Showing 80 of 400"
+    WebDriverWait(page, 5).until(lambda _: showing(page) == "Showing 80 of 400")
     assert page.execute_script("return document.activeElement.dataset.rank") == "41"
     page.find_element(By.ID, "show-all").click()
     assert visible(page) == [str(rank) for rank in range(1, COUNT + 1)]

@@ -237,3 +237,11 @@ def test_parquet_without_pyarrow_tells_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r'pip install -U "noiseaudit\[parquet\]"'):
         load(tmp_path / "a.parquet")
+
+
+def test_numbers_of_rows_are_no_features(tmp_path):
+    rows = "\n".join(f"{i},{i + 100},{i % 3},{'ab'[i % 2]}" for i in range(8))
+    (tmp_path / "t.csv").write_text(f"id,sample_id,grid,label\n{rows}")
+    with pytest.warns(NoiseAuditWarning, match="'id', 'sample_id' are no features"):
+        dataset = load(tmp_path / "t.csv")
+    assert dataset.feature_names == ("grid",)

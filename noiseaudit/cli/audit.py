@@ -73,7 +73,9 @@ def audit(
     moment, the same command goes on where it was.
     """
     with session(quiet=quiet, debug=debug):
+        from noiseaudit._io import make_folder
         from noiseaudit.auditing import audit as run_audit
+        from noiseaudit.auditing import check_options
         from noiseaudit.loaders import load
 
         recipe = {
@@ -85,6 +87,10 @@ def audit(
             "label_smoothing": label_smoothing,
             "bfloat16": bfloat16,
         }
+        overrides = {name: value for name, value in recipe.items() if value is not None}
+        # Decoding a large folder takes long: what can be wrong without it must come first.
+        check_options(_names(detectors), model, device, augmentation, overrides)
+        make_folder(out)
         dataset = load(
             source,
             data_root=data_root,
@@ -105,7 +111,7 @@ def audit(
             model=model,
             epochs=epochs,
             augmentation=augmentation,
-            recipe={name: value for name, value in recipe.items() if value is not None},
+            recipe=overrides,
             seed=seed,
             device=device,
             threads=threads,

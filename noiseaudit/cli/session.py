@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -20,6 +21,9 @@ def session(*, quiet: bool = False, debug: bool = False) -> Iterator[None]:
 
     What the library logs goes to stderr (with `quiet` only errors); stdout is the command's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a class name must not stop what is finished
+            stream.reconfigure(errors="replace")
     logger = logging.getLogger("noiseaudit")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -40,8 +44,11 @@ def session(*, quiet: bool = False, debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         _fail(f"error: {error}", 2 if isinstance(error, UsageError) else 1)
-    except MemoryError:
-        if debug:
+    except (MemoryError, RuntimeError) as error:
+        # torch raises its own RuntimeError when an allocation fails, on CUDA and on the CPU.
+        words = ("out of memory", "DefaultCPUAllocator")
+        is_memory = isinstance(error, MemoryError) or any(word in str(error) for word in words)
+        if debug or not is_memory:
             raise
         _fail("error: out of memory; use --limit N, a smaller --model or --batch-size", 1)
     finally:

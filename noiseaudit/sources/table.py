@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _SPLIT = "split"
 _UNNAMED = re.compile(r"Unnamed: \d+")  # how pandas calls the row numbers that it once wrote
+_IDENTIFIER = re.compile(r"(^|_)(id|idx|index)$", re.IGNORECASE)
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "None", "null", "NULL", "<NA>", "#N/A"]
 
 
@@ -105,7 +106,7 @@ def _of_features(
     def is_feature(name: str) -> bool:
         dtype = frame[name].dtype
         is_number = is_numeric_dtype(dtype) and not is_complex_dtype(dtype)
-        return is_number and not _UNNAMED.fullmatch(name)
+        return is_number and not _UNNAMED.fullmatch(name) and not _is_identifier(frame[name])
 
     features = [name for name in frame.columns if is_feature(name)]
     ignored = [name for name in frame.columns if name not in features]
@@ -117,7 +118,7 @@ def _of_features(
     if ignored:
         warnings.warn(
             f"columns {listed(ignored)} are no features and are ignored: not numeric, or "
-            "row numbers without a name",
+            "numbers of rows (in a table sorted by class they would give the label away)",
             NoiseAuditWarning,
             stacklevel=2,
         )
@@ -136,6 +137,17 @@ def _of_features(
         name=path.stem,
         split=split,
         feature_names=tuple(features),
+    )
+
+
+def _is_identifier(column: pd.Series) -> bool:
+    """Whether it is called an id or index and holds another whole number in every row."""
+    from pandas.api.types import is_integer_dtype
+
+    return (
+        _IDENTIFIER.search(str(column.name)) is not None
+        and is_integer_dtype(column.dtype)
+        and bool(column.is_unique)
     )
 
 

@@ -77,7 +77,13 @@ def load_checkpoint(
             "use --no-resume to start over"
         ) from error
     require_same(stored, config, path)
-    model.load_state_dict(state["model"])
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise OutputError(
+            f"checkpoint {path} is of another network than this model builds; "
+            "use --no-resume to start over"
+        ) from error
     optimizer.load_state_dict(state["optimizer"])
     for name, observer in observers.items():
         observer.load_state_dict(state["observers"][name])

@@ -22,7 +22,7 @@ class Inputs:
 
     Images become float32 (b, c, h, w) in [0, 1], channels last in memory; vectors (b, d). On a
     CUDA device the whole uint8 data set lives there when it takes at most half of the free
-    memory; otherwise, and when it is memory-mapped, rows are gathered on the host per batch.
+    memory; otherwise, and when it is memory-mapped on a CPU, rows are gathered batch by batch.
 
     Attributes:
         mean, std: per channel (images; over at most 10,000 evenly spaced examples) or per feature

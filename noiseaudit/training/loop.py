@@ -42,8 +42,8 @@ def train(
     """Train a fresh model on all examples, each once an epoch, watched by `observers`.
 
     Weights depend on `seed` alone, an epoch's order, augmentation and dropout on (seed, epoch)
-    alone, so a run that goes on from `checkpoint` equals one that was never interrupted, bit for
-    bit (same versions, device and threads).
+    alone, so a run that goes on from `checkpoint` equals one that was never interrupted: on a CPU
+    bit for bit (same versions and threads), on CUDA as far as its kernels are deterministic.
 
     Args:
         build: makes the model; runs under the seed's own random stream.
@@ -74,7 +74,7 @@ def train(
     }  # fmt: skip
     if checkpoint is not None and checkpoint.exists():
         history = load_checkpoint(checkpoint, **state)
-    steps = math.ceil(len(dataset) / recipe.batch_size)
+    steps = min(math.ceil(len(dataset) / recipe.batch_size), max(1, len(dataset) // 2))
     with tqdm(
         total=recipe.epochs * steps, initial=len(history) * steps, desc="training", unit="batch",
         disable=None if progress else True, dynamic_ncols=True,
@@ -106,8 +106,9 @@ def _train_epoch(
 ) -> dict[str, float]:
     began = time.perf_counter()
     order = generator(seed, "data-order", epoch).permutation(len(inputs))
-    # Batches of equal size within one: no short last batch, which batch norm could not take.
-    batches = np.array_split(order, math.ceil(len(order) / recipe.batch_size))
+    # Batches of equal size within one, none of a single example: batch norm could not take it.
+    steps = min(math.ceil(len(order) / recipe.batch_size), max(1, len(order) // 2))
+    batches = np.array_split(order, steps)
     randomness = torch_generator(seed, "augmentation", epoch, device=inputs.device)
     totals = torch.zeros(2, dtype=torch.float64, device=inputs.device)
     model.train()

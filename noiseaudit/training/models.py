@@ -65,8 +65,10 @@ def build_model(
 def choose_model(input_shape: tuple[int, ...], device_type: str) -> str:
     """The name in `MODELS` that suits these inputs on this kind of device ("cpu", "cuda").
 
-    Vectors, and pictures of less than 16 pixels a side, where a convolution has nothing to
-    gain: `mlp`. Other pictures: `cnn` on a CPU, `resnet18` on a GPU.
+    Vectors, and pictures of less than 16 pixels a side: `mlp`, which on digits (8 x 8) ranks
+    planted flips as well as `cnn` (AUROC of the mean loss 0.9998 and 1.0000) in a tenth of the
+    time. Other pictures: `cnn` on a CPU; `resnet18` on a GPU, where its cost hardly matters
+    (not measured).
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 16:
         return "mlp"
@@ -110,10 +112,14 @@ def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.
 
 
 def _cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """A patch stem and three 3x3 convolutions, made for two CPU cores.
+    """A patch stem, four 3x3 convolutions and a global maximum, made for two CPU cores.
 
     Non-overlapping patches bring any picture to about 16 x 16 positions, so that the cost of
-    an example hardly depends on its size.
+    an example hardly depends on its size. Narrow early layers buy epochs, and epochs find wrong
+    labels: at equal time, with 10% flips in 10,000 CIFAR-10 pictures, widths 32-32-64-128 reach
+    a margin AUROC of 0.972 against 0.961 of 64-64-128-128, 0.943 of that without batch norm and
+    0.941 of three strided convolutions with average pooling; the last convolution adds 0.005,
+    the maximum 0.004 over the average, for equal epochs (benchmarks/model_choice.py).
     """
     channels, height, width = input_shape
     patch = max(1, round((height * width) ** 0.5 / _CNN_GRID))

@@ -30,6 +30,7 @@ __all__ = ["TrainingPlan", "TrainingRun", "run_training"]
 logger = logging.getLogger(__name__)
 
 _CURVE = "confidence"
+_FORMAT = 1  # raise it when a stored statistic changes its meaning
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class TrainingPlan:
         seed: of all randomness.
         device: where.
         threads: CPU threads; sums over another number differ in the last bits.
+        structure: digest of the network that the model builds, since two factories may share
+            their name.
     """
 
     model: str | ModelFactory
@@ -49,6 +52,7 @@ class TrainingPlan:
     seed: int
     device: torch.device
     threads: int
+    structure: str = ""
 
     @property
     def model_name(self) -> str:
@@ -61,8 +65,10 @@ class TrainingPlan:
     def config(self, dataset: LabeledDataset) -> dict[str, Any]:
         """What a stored result must agree with to be reused or gone on with."""
         return {
+            "format": _FORMAT,
             "dataset": dataset.fingerprint,
             "model": self.model_name,
+            "structure": self.structure,
             "recipe": self.recipe.to_dict(),
             "seed": self.seed,
             "device": self.device.type,
@@ -81,7 +87,8 @@ class TrainingRun:
         pred_probs: (n, k) float32, **in-sample** probabilities, mean over epochs; may be
             memory-mapped.
         history: per epoch: loss (nats), accuracy, seconds.
-        curves: (e, n) float16, probability of the given label at each epoch.
+        curves: (e, n) float16, probability of the given label at each epoch; NaN where its file
+            was lost.
     """
 
     statistics: dict[str, NDArray[np.float64]]
@@ -126,6 +133,7 @@ def run_training(
     history = _train(dataset, plan, statistics, folder, config, wanted, progress)
     manifest = {"config": config, **wanted, "history": history}
     write_manifest(folder / "manifest.json", manifest)
+    ClassSums.remove_files(folder)
     return _read(folder, manifest)
 
 
@@ -138,6 +146,8 @@ def _train(
     wanted: dict[str, list[str]],
     progress: bool,
 ) -> list[dict[str, float]]:
+    if not (folder / "checkpoint.pt").exists():
+        ClassSums.remove_files(folder)  # left by a run that was cleared half way
     observer = StatisticsObserver(
         dataset.labels,
         dataset.num_classes,
@@ -197,6 +207,9 @@ def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
         curves = np.empty((epochs, n), dtype=np.float16)
         for epoch in range(epochs):
             path = folder / "trajectories" / f"epoch_{epoch + 1:04d}.npz"
+            if not path.exists():  # only the report's curves need it
+                curves[epoch] = np.nan
+                continue
             with np.load(path, allow_pickle=False) as values:
                 curves[epoch] = values[_CURVE]
     except (OSError, EOFError, ValueError, KeyError) as error:
@@ -217,6 +230,5 @@ def _clear(folder: Path) -> None:
     """Remove what this stage wrote, its manifest first so that nothing looks finished."""
     for name in ("manifest.json", "checkpoint.pt", "statistics.npz", "pred_probs.npy"):
         (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("class_sums_*.npy"):
-        path.unlink()
+    ClassSums.remove_files(folder)
     shutil.rmtree(folder / "trajectories", ignore_errors=True)
