@@ -8,9 +8,8 @@ records test accuracy and how well two statistics of the training forward pass (
 of the loss and of the logit margin) find the flips. Finished cells are kept in --out and
 skipped. Shapes are written as words: `p64` a patch stem (side/16 pixels; `p64/4` says the
 patch), `o64` an overlapping one, `s64` a 3x3 convolution of stride 2, `64` a 3x3 convolution,
-`r64` one with a skip connection, `M` max-pool 2, `max`/`avg` the global pool, `nobn` no batch
-norm. Part `shape` compares shapes at equal wall-clock: epochs are a budget of seconds times
-the speed that `speed` measured (SPEED, images/s), so that a busy machine changes nothing.
+`M` max-pool 2, `max`/`avg` the global pool, `nobn` no batch norm. Part `shape` is at equal
+wall-clock: epochs are seconds times SPEED, so that a busy machine changes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,18 +38,19 @@ from noiseaudit.training.augment import Augmentation, augment, parse_augmentatio
 from noiseaudit.training.models import MODELS, build_model
 
 RESULTS = Path(__file__).parent / "results" / "model_choice.json"
-# Images/s of a training step, 2 cores, batch 128: (28 px grey, 32 px RGB, 64 px RGB).
+# Images/s of a training step, 2 idle cores, batch 128: (28 px grey, 32 px RGB, 64 px RGB). The last
+# two were timed on a busy machine, beside "p32 32 M 64 64 max", and are scaled by it.
 SPEED = {
-    "s32 s64 s128 avg": (8854, 4234, 939),
+    "s32 s64 s128 avg": (11776, 9898, 939),
     "p64 64 M 128 128 max": (2812, 2095, 2147),
     "p64 64 M 128 128 max nobn": (3221, 2537, 2478),
+    "p64 M 128 128 max": (4473, 3447, 3352),
     "p32 64 M 128 128 max": (3435, 2407, 2592),
     "p32 32 M 64 64 max": (8745, 6720, 6487),
     "p32 32 M 64 M 128 max": (9500, 7400, 6700),
     "p32 48 M 96 M 128 max": (6000, 5300, 4600),
 }
 NEARLY = "p32 32 M 64 M 128 max"  # best of the shapes; one convolution more became `cnn`
-CHANGES = ("none", "crop", "crop,flip", "affine", "affine,flip")
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,6 @@ class Cell:
     @property
     def key(self) -> str:
         return " | ".join(str(value) for value in asdict(self).values())
-
-
-class Residual(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images + self.inner(images)
 
 
 def build_shape(words: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -112,8 +102,6 @@ def build_shape(words: str, input_shape: tuple[int, ...], num_classes: int) -> n
             layers.append(conv(size, patch, patch, 0))
         elif kind == "o":
             layers.append(conv(size, 2 * patch, patch, patch // 2))
-        elif kind == "r":
-            layers.append(Residual(conv(size, 3, 1, 1)))
         else:
             layers.append(conv(size, 3, 2 if kind == "s" else 1, 1))
         width = size
@@ -240,38 +228,35 @@ def measure_speed(shapes: list[str], rounds: int) -> dict[str, list[int]]:
                     F.cross_entropy(model(batch), labels).backward()
                     optimizer.step()
                 times.setdefault((shape, index), []).append(time.perf_counter() - began)
-    return {
-        shape: [round(384 / float(np.median(times[shape, index]))) for index in range(3)]
-        for shape in models
-    }
+    return {s: [round(384 / float(np.median(times[s, i]))) for i in range(3)] for s in models}
 
 
 def plan(preset: str) -> list[Cell]:
     """All cells, in the order in which the choices were made."""
     if preset == "smoke":
-        models = ("mlp", "cnn", NEARLY)
-        return [Cell("smoke", "digits", 300, model, 2, augmentation="affine") for model in models]
+        return [Cell("smoke", "digits", 300, m, 2, augmentation="affine") for m in MODELS[:2]]
     parts = (shape_cells, recipe_cells, augment_cells, mlp_cells, full_cells, small_cells)
     return [cell for part in parts for cell in part()]
 
 
 def shape_cells() -> Iterator[Cell]:
-    for shape in list(SPEED)[:5]:
+    """At equal wall-clock; then the narrow ones with less time and as they would be used."""
+    for shape in list(SPEED)[:6]:
         for lr in (0.02, 0.05) if "nobn" in shape else (0.1,):
-            yield at_budget("fashion_mnist", 10_000, shape, seconds=30, lr=lr)
-            yield at_budget("cifar10", 10_000, shape, seconds=60, lr=lr, augmentation="crop,flip")
-            yield at_budget("photos64", 400, shape, seconds=10, lr=lr, augmentation="crop,flip")
-    for shape in list(SPEED)[4:]:  # the narrow ones again, with less time and as they would be used
-        yield at_budget("fashion_mnist", 10_000, shape, seconds=15, augmentation="affine")
-        yield at_budget("cifar10", 10_000, shape, seconds=40, augmentation="crop,flip")
-        yield at_budget("photos64", 400, shape, seconds=5, augmentation="crop,flip")
+            yield from budget_cells(shape, (30, 60, 10), "none", lr)
+    for shape in list(SPEED)[4:]:
+        yield from budget_cells(shape, (15, 40, 5), "affine", 0.1)
 
 
-def at_budget(data: str, n: int, shape: str, *, seconds: float, **options: Any) -> Cell:
-    """The cell whose epochs fill `seconds` at the measured speed of its shape."""
-    column = ("fashion_mnist", "cifar10", "photos64").index(data)
-    epochs = max(3, round(seconds * SPEED[shape][column] / n))
-    return Cell("shape", data, n, shape, epochs, **options)
+def budget_cells(
+    shape: str, seconds: tuple[int, int, int], grey_change: str, lr: float
+) -> Iterator[Cell]:
+    """Cells whose epochs fill `seconds` at the measured speed of their shape."""
+    data = (("fashion_mnist", 10_000), ("cifar10", 10_000), ("photos64", 400))
+    changes = (grey_change, "crop,flip", "crop,flip")
+    for (name, n), budget, speed, change in zip(data, seconds, SPEED[shape], changes, strict=True):
+        epochs = max(3, round(budget * speed / n))
+        yield Cell("shape", name, n, shape, epochs, lr, augmentation=change)
 
 
 def recipe_cells() -> Iterator[Cell]:
@@ -288,7 +273,7 @@ def recipe_cells() -> Iterator[Cell]:
 def augment_cells() -> Iterator[Cell]:
     grey = (("digits", 1500, 20), ("mnist", 6000, 8), ("fashion_mnist", 8000, 12))
     colour = (("cifar10", 8000, 16), ("cifar100", 8000, 16), ("photos64", 400, 60))
-    for change in CHANGES:
+    for change in ("none", "crop", "crop,flip", "affine", "affine,flip"):
         for data, n, epochs in grey + colour:
             yield Cell("augment", data, n, "cnn", epochs, 0.2, augmentation=change)
         yield Cell("augment", "digits", 1500, "mlp", 20, augmentation=change)
