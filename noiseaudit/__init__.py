@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noiseaudit.auditing import AuditReport, audit, rebuild_report
+    from noiseaudit.corruption import Corruption, apply_corruption, inject_noise
     from noiseaudit.dataset import LabeledDataset
     from noiseaudit.detector import Detector, create_detectors, detector_types
     from noiseaudit.errors import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UsageError,
     )
+    from noiseaudit.evaluation import Evaluation, evaluate
     from noiseaudit.evidence import Evidence
     from noiseaudit.loaders import load
     from noiseaudit.ranking import Ranking
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditReport",
     "Augmentation",
+    "Corruption",
     "DataError",
     "Detector",
+    "Evaluation",
     "Evidence",
     "LabeledDataset",
     "ManifestMismatchError",
@@ -45,9 +49,12 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "__version__",
+    "apply_corruption",
     "audit",
     "create_detectors",
     "detector_types",
+    "evaluate",
+    "inject_noise",
     "load",
     "rebuild_report",
 ]
@@ -57,8 +64,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "AuditReport": "auditing",
     "Augmentation": "training.augment",
+    "Corruption": "corruption",
     "DataError": "errors",
     "Detector": "detector",
+    "Evaluation": "evaluation",
     "Evidence": "evidence",
     "LabeledDataset": "dataset",
     "ManifestMismatchError": "errors",
@@ -70,9 +79,12 @@ _HOMES = {
     "Recorder": "recorder",
     "UnknownNameError": "errors",
     "UsageError": "errors",
+    "apply_corruption": "corruption",
     "audit": "auditing",
     "create_detectors": "detector",
     "detector_types": "detector",
+    "evaluate": "evaluation",
+    "inject_noise": "corruption",
     "load": "loaders",
     "rebuild_report": "auditing",
 }
