@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from html import escape
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
+from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector, create_detectors, training_statistics
 from noiseaudit.device import select_device
@@ -35,11 +37,10 @@ from noiseaudit.report import (
 from noiseaudit.seeding import isolated_torch_rng
 from noiseaudit.training.augment import (
     Augmentation,
-    choose_augmentation,
     parse_augmentation,
 )
 from noiseaudit.training.models import MODELS, ModelFactory, build_model, choose_model
-from noiseaudit.training.recipes import Recipe, default_recipe
+from noiseaudit.training.recipes import Recipe, resolve_recipe
 from noiseaudit.training.run import TrainingPlan, TrainingRun, run_training
 from noiseaudit.workspace import output_folder
 
@@ -125,6 +126,7 @@ def audit(
     *,
     out: str | Path | None = None,
     detectors: Sequence[str] | None = None,
+    folds: int = 4,
     model: str | ModelFactory = "auto",
     epochs: int | None = None,
     augmentation: str | Augmentation = "auto",
@@ -138,7 +140,8 @@ def audit(
 ) -> AuditReport:
     """Train once on the labels as given, score every example, rank.
 
-    Cost: one training run; the detectors themselves take milliseconds.
+    Cost: one training run, and `folds` more for detectors that need out-of-sample `pred_probs`;
+    the detectors themselves take milliseconds.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -146,6 +149,8 @@ def audit(
             audit starts again from the beginning.
         detectors: names; default: all that a training run serves. The first is the headline
             unless `cumulative_loss` is among them.
+        folds: of the cross-validation, which is run only if a chosen detector needs
+            out-of-sample `pred_probs`.
         model: "auto", a name of `training.models`, `torchvision:<name>`, or a factory from
             (input_shape, num_classes) to an `nn.Module`.
         epochs: instead of the recipe's number.
@@ -167,7 +172,7 @@ def audit(
         ManifestMismatchError: if `out` holds an audit of other data or settings.
     """
     check_options(detectors, model, device, augmentation, recipe)
-    chosen = create_detectors(detectors)
+    chosen = _chosen(detectors)
     torch_device = select_device(device)
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1; got {threads}")
@@ -178,7 +183,7 @@ def audit(
         network = build_model(model, dataset.input_shape, dataset.num_classes)
     plan = TrainingPlan(
         model=model,
-        recipe=_recipe(model, dataset, recipe, epochs, augmentation),
+        recipe=resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation),
         seed=seed,
         device=torch_device,
         threads=threads or torch.get_num_threads(),
@@ -208,7 +213,14 @@ def audit(
             keep_trajectories=keep_trajectories,
             progress=progress,
         )
-        report = _assemble(dataset, run, chosen, plan, manifest)
+        held_out = None
+        if not resume:
+            shutil.rmtree(folder / "crossval", ignore_errors=True)
+        if any("pred_probs" in detector.needs for detector in chosen):
+            held_out = cross_validate(
+                dataset, plan, folder / "crossval", folds=folds, progress=progress
+            )
+        report = _assemble(dataset, run, held_out, chosen, plan, manifest)
         if out is not None:
             report.save(folder)
     return report
@@ -226,7 +238,7 @@ def check_options(
     Raises:
         UsageError: naming the option.
     """
-    if not create_detectors(detectors):
+    if not _chosen(detectors):
         raise UsageError("detectors is empty; name at least one, or leave it out for all")
     select_device(device)
     if isinstance(model, str) and not model.startswith("torchvision:"):
@@ -240,34 +252,16 @@ def check_options(
         replace(Recipe(epochs=1), **(recipe or {}))
 
 
-def _recipe(
-    model: str | ModelFactory,
-    dataset: LabeledDataset,
-    recipe: Recipe | Mapping[str, Any] | None,
-    epochs: int | None,
-    augmentation: str | Augmentation,
-) -> Recipe:
-    if isinstance(recipe, Recipe):
-        if epochs is not None or augmentation != "auto":
-            raise UsageError("give epochs and augmentation inside the recipe, not beside it")
-        return recipe
-    if isinstance(augmentation, str):
-        if dataset.kind == "vectors":
-            if augmentation not in ("auto", "none"):
-                raise UsageError(f"augmentation {augmentation!r} is for pictures, not for vectors")
-            augmentation = Augmentation()
-        elif augmentation == "auto":
-            augmentation = choose_augmentation(dataset.inputs)
-        else:
-            augmentation = parse_augmentation(augmentation)
-    name = model if isinstance(model, str) else "a factory of the user's"
-    chosen = default_recipe(name, len(dataset), augmentation=augmentation, epochs=epochs)
-    return replace(chosen, **(recipe or {}))
+def _chosen(names: Sequence[str] | None) -> list[Detector]:
+    """Detectors by name; None means all that one training run serves."""
+    chosen = create_detectors(names)
+    return chosen if names is not None else [d for d in chosen if set(d.needs) <= {"training"}]
 
 
 def _assemble(
     dataset: LabeledDataset,
     run: TrainingRun,
+    held_out: HeldOut | None,
     detectors: Sequence[Detector],
     plan: TrainingPlan,
     manifest: dict[str, Any],
@@ -279,11 +273,13 @@ def _assemble(
         seed=plan.seed,
         statistics=run.statistics,
         correct_history=run.correct_history,
+        pred_probs=None if held_out is None else held_out.pred_probs,
     )
     rankings = {detector.name: detector.rank(evidence) for detector in detectors}
     ranking = rankings.get(HEADLINE, next(iter(rankings.values())))
     pred_probs = np.array(run.pred_probs) if run.pred_probs.nbytes < 2**30 else run.pred_probs
     findings = find_issues(dataset.labels, pred_probs, run.correct_history)
+    cross_validation = None if held_out is None else round(sum(held_out.seconds), 3)
     manifest = {
         **manifest,
         "status": "done",
@@ -293,6 +289,7 @@ def _assemble(
             "skipped": len(dataset.skipped),
             "headline": ranking.detector,
             "training_seconds": round(sum(epoch["seconds"] for epoch in run.history), 3),
+            "cross_validation_seconds": cross_validation,
         },
     }
     document = build_document(dataset, ranking, rankings, findings, run, manifest)

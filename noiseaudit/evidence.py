@@ -25,6 +25,7 @@ class Evidence:
         seed: seed of the run, for detectors that are random by design.
         statistics: per-example arrays by name, (n,) float64 means over training epochs.
         correct_history: (e, n) int8, 1 predicted right, 0 wrong, -1 not seen in that epoch.
+        pred_probs: (n, k) float32, out-of-sample: of models that did not train on the example.
     """
 
     ids: NDArray[np.int64]
@@ -33,6 +34,7 @@ class Evidence:
     seed: int = 0
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     correct_history: NDArray[np.int8] | None = None
+    pred_probs: NDArray[np.float32] | None = None
 
     def statistic(self, name: str) -> NDArray[np.float64]:
         """The statistic called `name`.
@@ -59,6 +61,16 @@ class Evidence:
             raise DataError("correct_history was not recorded")
         self._require_observed(np.all(self.correct_history < 0, axis=0))
         return self.correct_history
+
+    def held_out_probs(self) -> NDArray[np.float32]:
+        """The out-of-sample probabilities.
+
+        Raises:
+            DataError: if no cross-validation was run.
+        """
+        if self.pred_probs is None:
+            raise DataError("out-of-sample pred_probs: none was recorded; run a cross-validation")
+        return self.pred_probs
 
     def _require_observed(self, missing: NDArray[Any]) -> None:
         if missing.any():

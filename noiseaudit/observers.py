@@ -108,6 +108,7 @@ class StatisticsObserver:
         n = len(labels)
         self.totals = np.zeros((len(names), n), dtype=np.float64)
         self.counts = np.zeros(n, dtype=np.int64)
+        self._is_last = np.array([statistic.over == "last" for statistic in self.statistics])
         self.epoch = 0
         self._history: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
         self._buffer: _EpochBuffer | None = None
@@ -132,7 +133,9 @@ class StatisticsObserver:
                 f"statistics are not finite for {len(rows)} examples in epoch {self.epoch + 1}, "
                 f"first row {rows[0]}: training diverged (lower the learning rate)"
             )
-        self.totals += np.where(seen, values, 0)
+        values64 = values.astype(np.float64)
+        np.copyto(self.totals, values64, where=seen & self._is_last[:, None])
+        np.add(self.totals, values64, out=self.totals, where=seen & ~self._is_last[:, None])
         self.counts += seen
         self._history.append((np.packbits((values[0] > 0) & seen), np.packbits(seen)))
         if self.class_sums is not None:
@@ -175,10 +178,10 @@ class StatisticsObserver:
         return history
 
     def compute(self) -> dict[str, NDArray[Any]]:
-        """(n,) float64 means by statistic, NaN where never observed."""
+        """(n,) float64 means, or last values, by statistic; NaN where never observed."""
         self._require_epoch_end()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = self.totals / np.where(self.counts, self.counts, np.nan)
+        divisors = np.where(self._is_last[:, None], 1, self.counts).astype(np.float64)
+        means = self.totals / np.where(self.counts > 0, divisors, np.nan)
         return {item.name: row for item, row in zip(self.statistics, means, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -245,7 +248,9 @@ class StatisticsObserver:
             )
         if (self.class_sums is None) != (other.class_sums is None):
             raise DataError("only one of the recordings has class sums")
-        self.totals += other.totals
+        newest = (self._last_seen() < other._last_seen()) & self._is_last[:, None]
+        np.copyto(self.totals, other.totals, where=newest)
+        np.add(self.totals, other.totals, out=self.totals, where=~self._is_last[:, None])
         self.counts += other.counts
         self._history = [
             ((correct & ~their_seen) | their_correct, seen | their_seen)
@@ -255,6 +260,13 @@ class StatisticsObserver:
         ]
         if self.class_sums is not None and other.class_sums is not None:
             self.class_sums.merge(other.class_sums)
+
+    def _last_seen(self) -> NDArray[np.int64]:
+        """(n,) the last epoch, from 1, in which each example was seen; 0 if in none."""
+        last = np.zeros(len(self.counts), dtype=np.int64)
+        for epoch, (_, seen) in enumerate(self._history, start=1):
+            last[np.unpackbits(seen, count=len(last)).astype(bool)] = epoch
+        return last
 
     def _require_epoch_end(self) -> None:
         if self._buffer is not None and self._buffer.touched:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -85,12 +86,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A quantity recorded for every example at every epoch and averaged over its observations.
+    """A quantity recorded for every example at every epoch.
 
     Attributes:
         name: the name it is stored under.
         per_example: from `Outputs` to (b,) numbers.
+        over: what is kept of an example's observations: their "mean", or the "last".
     """
 
     name: str
     per_example: Callable[[Outputs], Tensor]
+    over: Literal["mean", "last"] = "mean"

@@ -27,6 +27,8 @@ def per_example(logits, label):
         "entropy": -sum(pc * math.log(pc) for pc in p if pc > 0),
         "logit_margin": logits[label] - max(others),
         "error_norm": math.sqrt(sum(value * value for value in error)),
+        "last_confidence": p[label],
+        "last_max_confidence": max(p),
     }
 
 
@@ -43,7 +45,12 @@ def recorded_means(epochs, labels, names):
                 if name in values:
                     values[name][row].append(value)
     return {
-        name: np.array([np.mean(seen) if seen else np.nan for seen in rows])
+        name: np.array(
+            [
+                (seen[-1] if name.startswith("last_") else np.mean(seen)) if seen else np.nan
+                for seen in rows
+            ]
+        )
         for name, rows in values.items()
     }
 

@@ -15,6 +15,7 @@ from noiseaudit.findings import find_issues
 from noiseaudit.label_noise import flip_uniform
 
 FEW = ["area_under_margin", "cumulative_loss"]
+FREE = [name for name, kind in na.detector_types().items() if set(kind.needs) <= {"training"}]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_ranking_csv_is_the_contracts(finished):
         "rank", "sample_id", "source", "given_label", "suggested_label", "suspicion",
         "is_label_issue", "reason",
     ]  # fmt: skip
-    assert list(frame.columns[8:]) == sorted(na.detector_types())
+    assert list(frame.columns[8:]) == FREE
     assert frame["rank"].tolist() == list(range(1, 1798))
     assert sorted(frame["sample_id"]) == list(range(1797))
     assert (frame["suspicion"].diff().dropna() <= 0).all()
@@ -118,7 +119,7 @@ def test_a_finished_audit_is_reused_and_more_detectors_only_rerank(tmp_path, mon
     assert set(more.rankings) > set(first.rankings)
     assert more.ranking.scores.tobytes() == first.ranking.scores.tobytes()
     header = (tmp_path / "o" / "ranking.csv").read_text().splitlines()[0].split(",")
-    assert header[8:] == sorted(na.detector_types())
+    assert header[8:] == FREE
 
 
 def test_headline_is_the_first_detector_when_cumulative_loss_is_not_asked_for():
@@ -334,3 +335,23 @@ def test_a_really_full_disk_is_one_message(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "cannot be written: File too large" in done.stderr
+
+
+def test_detectors_on_held_out_probabilities_run_the_cross_validation_once(tmp_path, monkeypatch):
+    from noiseaudit import crossval
+
+    calls = []
+    real = crossval._run_fold
+    monkeypatch.setattr(crossval, "_run_fold", lambda *a, **k: calls.append(1) or real(*a, **k))
+    first = na.audit(small(), out=tmp_path / "o", epochs=2, threads=1)
+    assert calls == []
+    names = [*FEW, "self_confidence"]
+    report = na.audit(small(), out=tmp_path / "o", epochs=2, detectors=names, folds=3, threads=1)
+    assert len(calls) == 3
+    assert report.ranking.scores.tobytes() == first.ranking.scores.tobytes()
+    assert report.manifest["results"]["cross_validation_seconds"] > 0
+    names += ["confident_learning"]
+    na.audit(small(), out=tmp_path / "o", epochs=2, detectors=names, folds=3, threads=1)
+    assert len(calls) == 3
+    with pytest.raises(ManifestMismatchError, match="folds: stored 3, now 4"):
+        na.audit(small(), out=tmp_path / "o", epochs=2, detectors=names, folds=4, threads=1)

@@ -51,7 +51,7 @@ def statistics_of(dataset):
 
 def run(dataset, recipe, model="mlp", seed=0, observers=None, **options):
     observer = statistics_of(dataset)
-    trained, history = train(
+    trained = train(
         lambda: build_model(model, dataset.input_shape, dataset.num_classes),
         dataset,
         recipe,
@@ -60,7 +60,7 @@ def run(dataset, recipe, model="mlp", seed=0, observers=None, **options):
         device=CPU,
         **options,
     )
-    return trained, history, observer
+    return trained.model, trained.history, observer
 
 
 class Watcher:
@@ -183,8 +183,8 @@ def test_clean_pass_leaves_the_model_as_it_was_and_is_in_eval_mode():
     for name, value in before.items():
         assert torch.equal(value, model.state_dict()[name])
     # An example's values do not depend on its batch-mates.
-    alone = CleanPass(model, Inputs(data.subset([5]), CPU))
-    alone._inputs.mean, alone._inputs.std = view._inputs.mean, view._inputs.std
+    whole = Inputs(data, CPU)
+    alone = CleanPass(model, Inputs(data.subset([5]), CPU, scaled_like=whole))
     torch.testing.assert_close(alone.logits[0], logits[5])
     torch.testing.assert_close(alone.input_gradient[0], gradient[5])
 
@@ -503,19 +503,21 @@ def test_cumulative_loss_finds_planted_flips_in_digits():
 
 
 @pytest.mark.parametrize(
-    ("model", "n", "epochs", "batch_size"),
+    ("model", "n", "augmentation", "epochs", "batch_size"),
     [
-        ("mlp", 60_000, 20, 256),
-        ("mlp", 1797, 40, 32),  # 20 * (20000 / 1797) ** (1/3) = 44.6, at most 40
-        ("cnn", 60_000, 12, 128),
-        ("cnn", 10_000, 21, 128),  # 12 * 5 ** (1/3) = 20.5
-        ("cnn", 2, 60, 32),
-        ("inception", 50_000, 80, 512),
-        ("torchvision:resnet34", 50_000, 30, 128),
+        ("mlp", 60_000, Augmentation(rotation=10), 20, 256),
+        ("mlp", 1797, Augmentation(rotation=10), 40, 32),  # 20 * 11.1 ** (1/3) = 44.6, at most 40
+        ("mlp", 60_000, None, 10, 256),
+        ("cnn", 60_000, Augmentation(rotation=10), 12, 128),
+        ("cnn", 50_000, Augmentation(crop=4, flip=True), 19, 128),  # 18 * 1.2 ** (1/3) = 19.1
+        ("cnn", 7_500, None, 24, 64),  # 12 * 8 ** (1/3) = 24; 75 rounds to 64
+        ("cnn", 2, None, 60, 32),
+        ("inception", 60_000, None, 80, 512),
+        ("torchvision:resnet34", 50_000, None, 30, 128),
     ],
 )
-def test_default_recipes(model, n, epochs, batch_size):
-    recipe = default_recipe(model, n)
+def test_default_recipes(model, n, augmentation, epochs, batch_size):
+    recipe = default_recipe(model, n, augmentation=augmentation)
     assert (recipe.epochs, recipe.batch_size) == (epochs, batch_size)
     assert default_recipe(model, n, epochs=3).epochs == 3
     assert recipe.weight_decay == recipe.label_smoothing == 0

@@ -35,6 +35,9 @@ ImageSize = Annotated[
 Model = Annotated[
     str, typer.Option(help="auto, mlp, cnn, resnet18, inception or torchvision:<name>.")
 ]
+Folds = Annotated[
+    int, typer.Option(min=2, help="Folds of the cross-validation, where a detector needs one.")
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
 Augmentation = Annotated[
     str, typer.Option(help="auto, none, or crop, flip and affine joined by commas.")

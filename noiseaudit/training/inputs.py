@@ -24,21 +24,31 @@ class Inputs:
     CUDA device the whole uint8 data set lives there when it takes at most half of the free
     memory; otherwise, and when it is memory-mapped on a CPU, rows are gathered batch by batch.
 
+    Args:
+        dataset: what to serve.
+        device: where to.
+        scaled_like: use the mean and deviation of these inputs, as for held-out examples.
+
     Attributes:
         mean, std: per channel (images; over at most 10,000 evenly spaced examples) or per feature
             (vectors; over all), the units of `normalise`. A constant feature has std 1.
         labels: (n,) int64 given labels on the device.
     """
 
-    def __init__(self, dataset: LabeledDataset, device: torch.device) -> None:
+    def __init__(
+        self, dataset: LabeledDataset, device: torch.device, *, scaled_like: Inputs | None = None
+    ) -> None:
         self.device = device
         self.is_images = dataset.kind == "images"
         self.labels = torch.from_numpy(dataset.labels).to(device)
         self._inputs = dataset.inputs
-        mean, std = _mean_std(dataset.inputs)
-        shape = (1, -1, 1, 1) if self.is_images else (1, -1)
-        self.mean = torch.from_numpy(mean).float().view(shape).to(device)
-        self.std = torch.from_numpy(std).float().view(shape).to(device)
+        if scaled_like is None:
+            mean, std = _mean_std(dataset.inputs)
+            shape = (1, -1, 1, 1) if self.is_images else (1, -1)
+            self.mean = torch.from_numpy(mean).float().view(shape).to(device)
+            self.std = torch.from_numpy(std).float().view(shape).to(device)
+        else:
+            self.mean, self.std = scaled_like.mean, scaled_like.std
         self._resident = self._place(dataset.inputs)
 
     def _place(self, inputs: NDArray[Any]) -> Tensor | None:

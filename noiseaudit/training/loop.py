@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,22 @@ from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.recipes import Recipe
 
-__all__ = ["train"]
+__all__ = ["Trained", "train"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a run ends with.
+
+    Attributes:
+        model: in train mode.
+        inputs: what it was trained on, with their normalisation.
+        history: per epoch the mean `loss` (nats), `accuracy` and `seconds`.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    history: list[dict[str, float]]
 
 
 def train(
@@ -38,7 +54,7 @@ def train(
     checkpoint: Path | None = None,
     config: Mapping[str, Any] | None = None,
     progress: bool = False,
-) -> tuple[nn.Module, list[dict[str, float]]]:
+) -> Trained:
     """Train a fresh model on all examples, each once an epoch, watched by `observers`.
 
     Weights depend on `seed` alone, an epoch's order, augmentation and dropout on (seed, epoch)
@@ -55,9 +71,6 @@ def train(
         checkpoint: a file written after every epoch and gone on from if it is there.
         config: stored in the checkpoint; another one there is refused.
         progress: show a bar on stderr when it is a terminal.
-
-    Returns:
-        The trained model, and per epoch its mean `loss` (nats), `accuracy` and `seconds`.
 
     Raises:
         NoiseAuditError: if the loss is no longer finite.
@@ -91,7 +104,7 @@ def train(
                 observer.on_epoch_end(view)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, history=history, **state)
-    return model, history
+    return Trained(model, inputs, history)
 
 
 def _train_epoch(

@@ -161,7 +161,7 @@ def _train(
         plan.model_name, plan.recipe.epochs, len(dataset),
     )  # fmt: skip
     with cpu_threads(plan.threads):
-        _, history = train(
+        trained = train(
             lambda: build_model(plan.model, dataset.input_shape, dataset.num_classes),
             dataset,
             plan.recipe,
@@ -173,7 +173,7 @@ def _train(
             progress=progress,
         )
     _write(folder, dataset, observer)
-    return history
+    return trained.history
 
 
 def _write(folder: Path, dataset: LabeledDataset, observer: StatisticsObserver) -> None:
