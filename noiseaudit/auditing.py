@@ -1,27 +1,19 @@
-"""The audit: which stages the chosen detectors need, run or reuse each, rank, report."""
+"""The audit: score a data set as it is, and report."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
-from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.dataset import LabeledDataset
-from noiseaudit.detector import Detector, create_detectors, training_statistics
-from noiseaudit.device import select_device
-from noiseaudit.errors import OutputError, UsageError, check_name
-from noiseaudit.evidence import Evidence
+from noiseaudit.errors import OutputError
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest, write_manifest
@@ -34,22 +26,16 @@ from noiseaudit.report import (
     render,
     write_report,
 )
-from noiseaudit.seeding import isolated_torch_rng
-from noiseaudit.training.augment import (
-    Augmentation,
-    parse_augmentation,
-)
-from noiseaudit.training.models import MODELS, ModelFactory, build_model, choose_model
-from noiseaudit.training.recipes import Recipe, resolve_recipe
-from noiseaudit.training.run import TrainingPlan, TrainingRun, run_training
+from noiseaudit.scoring import Scores, check_options, choose_detectors, make_plan, score_examples
+from noiseaudit.training.augment import Augmentation
+from noiseaudit.training.models import ModelFactory
+from noiseaudit.training.recipes import Recipe
 from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["HEADLINE", "AuditReport", "audit", "rebuild_report"]
-
-logger = logging.getLogger(__name__)
 
 HEADLINE = "cumulative_loss"
 """The detector that orders the report, when it is among those asked for."""
@@ -172,28 +158,18 @@ def audit(
         ManifestMismatchError: if `out` holds an audit of other data or settings.
     """
     check_options(detectors, model, device, augmentation, recipe)
-    chosen = _chosen(detectors)
-    torch_device = select_device(device)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1; got {threads}")
+    chosen = choose_detectors(detectors)
     dataset = load(source, seed=seed, device=device, progress=progress)
-    if model == "auto":
-        model = choose_model(dataset.input_shape, torch_device.type)
-    with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
-        network = build_model(model, dataset.input_shape, dataset.num_classes)
-    plan = TrainingPlan(
+    plan = make_plan(
+        dataset,
         model=model,
-        recipe=resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation),
+        epochs=epochs,
+        augmentation=augmentation,
+        recipe=recipe,
         seed=seed,
-        device=torch_device,
-        threads=threads or torch.get_num_threads(),
-        structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
+        device=device,
+        threads=threads,
     )
-    logger.info(
-        "%s: %s examples of %d classes; %s, %d epochs, augmentation %s, %s, %d threads",
-        dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
-        plan.recipe.epochs, plan.recipe.augmentation, torch_device.type, plan.threads,
-    )  # fmt: skip
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "command": "audit",
@@ -204,82 +180,27 @@ def audit(
         "status": "running",
     }
     with output_folder(out, manifest, _RESULTS, resume=resume) as folder:
-        run = run_training(
+        scores = score_examples(
             dataset,
             plan,
-            training_statistics(),
-            folder / "training",
+            chosen,
+            folder,
+            folds=folds,
             resume=resume,
             keep_trajectories=keep_trajectories,
             progress=progress,
         )
-        held_out = None
-        if not resume:
-            shutil.rmtree(folder / "crossval", ignore_errors=True)
-        if any("pred_probs" in detector.needs for detector in chosen):
-            held_out = cross_validate(
-                dataset, plan, folder / "crossval", folds=folds, progress=progress
-            )
-        report = _assemble(dataset, run, held_out, chosen, plan, manifest)
+        report = _assemble(dataset, scores, manifest)
         if out is not None:
             report.save(folder)
     return report
 
 
-def check_options(
-    detectors: Sequence[str] | None,
-    model: str | ModelFactory,
-    device: str,
-    augmentation: str | Augmentation,
-    recipe: Recipe | Mapping[str, Any] | None,
-) -> None:
-    """Find what is wrong with options of `audit` before any data is read.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    if not _chosen(detectors):
-        raise UsageError("detectors is empty; name at least one, or leave it out for all")
-    select_device(device)
-    if isinstance(model, str) and not model.startswith("torchvision:"):
-        check_name(model, ("auto", "torchvision:<name>", *MODELS), "model")
-    if isinstance(augmentation, str) and augmentation != "auto":
-        parse_augmentation(augmentation)
-    if not isinstance(recipe, Recipe):
-        valid = {field.name for field in fields(Recipe)}
-        for name in recipe or {}:
-            check_name(name, valid, "field of Recipe")
-        replace(Recipe(epochs=1), **(recipe or {}))
-
-
-def _chosen(names: Sequence[str] | None) -> list[Detector]:
-    """Detectors by name; None means all that one training run serves."""
-    chosen = create_detectors(names)
-    return chosen if names is not None else [d for d in chosen if set(d.needs) <= {"training"}]
-
-
-def _assemble(
-    dataset: LabeledDataset,
-    run: TrainingRun,
-    held_out: HeldOut | None,
-    detectors: Sequence[Detector],
-    plan: TrainingPlan,
-    manifest: dict[str, Any],
-) -> AuditReport:
-    evidence = Evidence(
-        ids=dataset.ids,
-        labels=dataset.labels,
-        num_classes=dataset.num_classes,
-        seed=plan.seed,
-        statistics=run.statistics,
-        correct_history=run.correct_history,
-        pred_probs=None if held_out is None else held_out.pred_probs,
-    )
-    rankings = {detector.name: detector.rank(evidence) for detector in detectors}
+def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any]) -> AuditReport:
+    run, rankings = scores.run, scores.rankings
     ranking = rankings.get(HEADLINE, next(iter(rankings.values())))
     pred_probs = np.array(run.pred_probs) if run.pred_probs.nbytes < 2**30 else run.pred_probs
     findings = find_issues(dataset.labels, pred_probs, run.correct_history)
-    cross_validation = None if held_out is None else round(sum(held_out.seconds), 3)
     manifest = {
         **manifest,
         "status": "done",
@@ -288,8 +209,8 @@ def _assemble(
             "label_issues": int(findings.is_label_issue.sum()),
             "skipped": len(dataset.skipped),
             "headline": ranking.detector,
-            "training_seconds": round(sum(epoch["seconds"] for epoch in run.history), 3),
-            "cross_validation_seconds": cross_validation,
+            "training_seconds": scores.training_seconds,
+            "cross_validation_seconds": scores.cross_validation_seconds,
         },
     }
     document = build_document(dataset, ranking, rankings, findings, run, manifest)

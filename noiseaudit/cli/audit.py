@@ -76,8 +76,8 @@ def audit(
     with session(quiet=quiet, debug=debug):
         from noiseaudit._io import make_folder
         from noiseaudit.auditing import audit as run_audit
-        from noiseaudit.auditing import check_options
         from noiseaudit.loaders import load
+        from noiseaudit.scoring import check_options
 
         recipe = {
             "batch_size": batch_size,
