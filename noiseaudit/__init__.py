@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from noiseaudit.evaluation import Evaluation, evaluate
     from noiseaudit.evidence import Evidence
+    from noiseaudit.experiment import ExperimentReport, run_experiment
     from noiseaudit.loaders import load
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
@@ -38,6 +39,7 @@ __all__ = [
     "Detector",
     "Evaluation",
     "Evidence",
+    "ExperimentReport",
     "LabeledDataset",
     "ManifestMismatchError",
     "NoiseAuditError",
@@ -57,6 +59,7 @@ __all__ = [
     "inject_noise",
     "load",
     "rebuild_report",
+    "run_experiment",
 ]
 
 __version__ = "0.1.0"
@@ -69,6 +72,7 @@ _HOMES = {
     "Detector": "detector",
     "Evaluation": "evaluation",
     "Evidence": "evidence",
+    "ExperimentReport": "experiment",
     "LabeledDataset": "dataset",
     "ManifestMismatchError": "errors",
     "NoiseAuditError": "errors",
@@ -87,6 +91,7 @@ _HOMES = {
     "inject_noise": "corruption",
     "load": "loaders",
     "rebuild_report": "auditing",
+    "run_experiment": "experiment",
 }
 
 

@@ -9,6 +9,7 @@ import typer
 from noiseaudit import __version__
 from noiseaudit.cli.audit import audit
 from noiseaudit.cli.detectors import detectors
+from noiseaudit.cli.experiment import experiment
 from noiseaudit.cli.report import report
 
 __all__ = ["app"]
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(audit)
+app.command()(experiment)
 app.command()(report)
 app.command()(detectors)
 

@@ -90,7 +90,7 @@ def audit(
         }
         overrides = {name: value for name, value in recipe.items() if value is not None}
         # Decoding a large folder takes long: what can be wrong without it must come first.
-        check_options(_names(detectors), model, device, augmentation, overrides)
+        check_options(options.names(detectors), model, device, augmentation, overrides)
         make_folder(out)
         dataset = load(
             source,
@@ -108,7 +108,7 @@ def audit(
         report = run_audit(
             dataset,
             out=out,
-            detectors=_names(detectors),
+            detectors=options.names(detectors),
             folds=folds,
             model=model,
             epochs=epochs,
@@ -125,10 +125,6 @@ def audit(
             _print_json(report, out)
         elif not quiet:
             _print_summary(report, out)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _files(report: AuditReport, out: Path) -> dict[str, str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from noiseaudit.errors import UsageError
+
+_Number = TypeVar("_Number", int, float)
 
 Source = Annotated[
     str,
@@ -49,3 +54,20 @@ Resume = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show log messages and tracebacks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout only.")]
+
+
+def names(text: str | None) -> list[str] | None:
+    """Words joined by commas; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def numbers(text: str, kind: Callable[[str], _Number], option: str) -> list[_Number]:
+    """Numbers joined by commas.
+
+    Raises:
+        UsageError: if one is no number.
+    """
+    try:
+        return [kind(word) for word in names(text) or []]
+    except ValueError as error:
+        raise UsageError(f"{option} takes numbers joined by commas; got {text!r}") from error

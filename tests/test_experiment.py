@@ -1,0 +1,187 @@
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import noiseaudit as na
+from noiseaudit.cli import main
+from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
+from noiseaudit.experiment import COLUMNS, run_experiment
+
+FAST = {"epochs": 2, "threads": 1, "detectors": ["cumulative_loss", "random"]}
+
+
+def vectors(n=90, seed=0):
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    inputs = random.normal(0, 1, (n, 5)) + 3 * np.eye(5)[labels]
+    return na.LabeledDataset(inputs.astype(np.float32), labels, ("a", "b", "c"))
+
+
+def count_trainings(monkeypatch):
+    from noiseaudit import scoring
+
+    calls = []
+    real = scoring.run_training
+    monkeypatch.setattr(scoring, "run_training", lambda *a, **k: calls.append(1) or real(*a, **k))
+    return calls
+
+
+def test_files_are_the_contracts(tmp_path):
+    run_experiment(
+        vectors(), noise=["uniform", "pair"], rates=[0.1, 0.2], seeds=[0, 1], out=tmp_path / "o",
+        **FAST,
+    )  # fmt: skip
+    with (tmp_path / "o" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 2 * 2 * 2 * 2
+    assert {row["status"] for row in rows} == {"ok"}
+    # 10% and 20% of each of three classes of 30, exactly.
+    assert {(row["rate"], row["n_corrupted"]) for row in rows} == {("0.1", "9"), ("0.2", "18")}
+    summary = pd.read_csv(tmp_path / "o" / "summary.csv")
+    assert len(summary) == 2 * 2 * 2
+    assert (summary["seeds"] == 2).all()
+    first = summary.iloc[0]
+    cell = (first["noise"], first["rate"], first["detector"])
+    own = [
+        float(row["auroc"])
+        for row in rows
+        if (row["noise"], float(row["rate"]), row["detector"]) == cell
+    ]
+    assert first["auroc_mean"] == pytest.approx(np.mean(own))
+    assert "| `cumulative_loss` |" in (tmp_path / "o" / "summary.md").read_text()
+    assert (tmp_path / "o" / "figures" / "auroc_uniform.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_finished_cells_are_reused_and_more_seeds_only_add(tmp_path, monkeypatch):
+    calls = count_trainings(monkeypatch)
+    first = run_experiment(vectors(), seeds=[0], out=tmp_path / "o", **FAST)
+    assert len(calls) == 1
+    both = run_experiment(vectors(), seeds=[0, 1], out=tmp_path / "o", **FAST)
+    assert len(calls) == 2
+    assert both.rows[: len(first.rows)] == first.rows
+    other = {**FAST, "epochs": 3}
+    run_experiment(vectors(), seeds=[0], out=tmp_path / "o", **other)
+    assert len(calls) == 3
+    with pytest.raises(ManifestMismatchError, match=r"dataset\.inputs"):
+        run_experiment(vectors(seed=1), seeds=[0], out=tmp_path / "o", **FAST)
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
+    from noiseaudit import experiment
+
+    real = experiment.score_examples
+
+    def fail_for_seed_0(dataset, plan, *arguments, **options):
+        if plan.seed == 0:
+            raise DataError("the first one, of all")
+        return real(dataset, plan, *arguments, **options)
+
+    monkeypatch.setattr(experiment, "score_examples", fail_for_seed_0)
+    report = run_experiment(vectors(), seeds=[0, 1], out=tmp_path / "o", **FAST)
+    assert report.failed == 1
+    status = report.to_frame().set_index(["seed", "detector"])["status"]
+    assert status[0].tolist() == ["failed", "failed"]
+    assert status[1].tolist() == ["ok", "ok"]
+    assert "DataError: the first one, of all" in (tmp_path / "o" / "results.csv").read_text()
+    monkeypatch.setattr(experiment, "score_examples", real)
+    assert run_experiment(vectors(), seeds=[0, 1], out=tmp_path / "o", **FAST).failed == 0
+
+
+def test_the_answer_key_reaches_no_score(monkeypatch):
+    """Another key for the same noisy labels leaves every score as it is."""
+    from dataclasses import replace
+
+    from noiseaudit import experiment
+
+    seen = []
+    real = experiment.score_examples
+
+    def watch(*arguments, **options):
+        scores = real(*arguments, **options)
+        seen.append({name: item.scores.tobytes() for name, item in scores.rankings.items()})
+        return scores
+
+    monkeypatch.setattr(experiment, "score_examples", watch)
+    settings = {"epochs": 2, "threads": 1, "seeds": [0], "folds": 2}
+    first = run_experiment(vectors(), **settings)
+    inject = experiment.inject_noise
+
+    def permuted(*arguments, **options):
+        made = inject(*arguments, **options)
+        order = np.random.default_rng(0).permutation(len(made.is_corrupted))
+        return replace(
+            made, is_corrupted=made.is_corrupted[order], clean_labels=made.clean_labels[order]
+        )
+
+    monkeypatch.setattr(experiment, "inject_noise", permuted)
+    second = run_experiment(vectors(), **settings)
+    assert set(seen[0]) == set(na.detector_types())
+    assert seen[0] == seen[1]
+    assert [row["auroc"] for row in first.rows] != [row["auroc"] for row in second.rows]
+
+
+def test_human_labels_are_one_cell_with_a_measured_rate(tmp_path):
+    data = vectors()
+    human = data.labels.copy()
+    human[:9] = (human[:9] + 1) % 3
+    np.savez(tmp_path / "h.npz", worse=human)
+    report = run_experiment(
+        data, noise=[f"human:{tmp_path / 'h.npz'}#worse"], rates=[0.1, 0.2], seeds=[0], **FAST
+    )
+    assert len(report.rows) == 2
+    assert {row["rate"] for row in report.rows} == {0.1}
+    assert len(report.summary()) == 2
+
+
+def test_no_noise_gives_undefined_figures_not_an_error(tmp_path):
+    report = run_experiment(vectors(), rates=[0.0], seeds=[0, 1], out=tmp_path / "o", **FAST)
+    assert {row["auroc"] for row in report.rows} == {None}
+    assert "-" in report.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"noise": ["unifrom"]}, UnknownNameError, "did you mean 'uniform'"),
+        ({"noise": []}, UsageError, "noise is empty"),
+        ({"rates": [1.5]}, UsageError, r"rates must be in \[0, 1\]; got 1.5"),
+        ({"seeds": []}, UsageError, "seeds is empty"),
+        ({"detectors": ["nope"]}, UnknownNameError, "unknown detector"),
+        ({"model": "nope"}, UnknownNameError, "unknown model"),
+    ],
+)
+def test_bad_arguments(arguments, error, words):
+    with pytest.raises(error, match=words):
+        run_experiment(vectors(), **{**FAST, **arguments})
+
+
+def test_command_line(tmp_path, capsys):
+    out = tmp_path / "o"
+    arguments = [
+        "experiment", "digits", "--limit", "200", "--noise", "uniform,pair", "--rates", "0.1",
+        "--seeds", "0,1", "--epochs", "2", "--detectors", "cumulative_loss,self_confidence",
+        "--folds", "2", "--threads", "1", "--out", str(out),
+    ]  # fmt: skip
+    assert main([*arguments, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["failed"] == 0
+    assert len(summary["summary"]) == 4
+    assert main(arguments) == 0
+    assert "self_confidence" in capsys.readouterr().out
+    assert main(["experiment", "digits", "--rates", "x", "--out", str(out)]) == 2
+    assert "--rates takes numbers" in capsys.readouterr().err
+
+
+def test_failed_cells_are_exit_code_1(tmp_path, capsys):
+    arguments = [
+        "experiment", "digits", "--limit", "100", "--noise", "asymmetric,uniform", "--seeds", "0",
+        "--epochs", "1", "--detectors", "random", "--out", str(tmp_path / "o"), "-q",
+    ]  # fmt: skip
+    assert main(arguments) == 1  # digits have no trucks
+    table = pd.read_csv(tmp_path / "o" / "results.csv")
+    assert table["status"].tolist() == ["failed", "ok"]
+    assert "no class 'truck'" in table["error"][0]
