@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from noiseaudit.evaluation import mean_interval
 from noiseaudit.manifest import package_versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,11 +37,8 @@ def save(name: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
 
 def interval(values: list[float]) -> dict[str, float]:
     """Mean over seeds and half the width of its 95% t interval."""
-    from scipy.stats import t
-
-    n = len(values)
-    half = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else float("nan")
-    return {"mean": float(np.mean(values)), "half_width_95": float(half)}
+    found = mean_interval(values)
+    return {"mean": found.mean, "half_width_95": found.high - found.mean}
 
 
 def ratio_summary(ratios: list[float]) -> dict[str, float]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from _results import RESULTS, interval, save
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 import noiseaudit as na
 from noiseaudit.label_noise import flip_uniform
@@ -39,14 +38,13 @@ def cell(clean: na.LabeledDataset, seed: int, epochs: int | None) -> dict[str, A
         "flagged_precision": float(wrong[flagged].mean()) if flagged.any() else None,
         "flagged_recall": float(flagged[wrong].mean()),
         "detectors": {
-            name: {
-                "auroc": float(roc_auc_score(wrong, ranking.scores)),
-                "average_precision": float(average_precision_score(wrong, ranking.scores)),
-                "removal_rate": float(wrong[ranking.flag(count=int(wrong.sum()))].mean()),
-            }
-            for name, ranking in report.rankings.items()
+            name: figures(na.evaluate(ranking, wrong)) for name, ranking in report.rankings.items()
         },
     }
+
+
+def figures(found: na.Evaluation) -> dict[str, float]:
+    return {name: getattr(found, name) for name in ("auroc", "average_precision", "removal_rate")}
 
 
 def summary(cells: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ every detector sees identical noise, data order and initial weights. Only this m
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,12 @@ from noiseaudit.errors import NoiseAuditError, UsageError
 from noiseaudit.evaluation import evaluate, mean_interval
 from noiseaudit.loaders import load
 from noiseaudit.manifest import differences, package_versions, write_manifest
+from noiseaudit.report.plots import plot_auroc
 from noiseaudit.scoring import check_options, make_plan, score_examples
 from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 __all__ = ["COLUMNS", "FIGURES", "ExperimentReport", "run_experiment"]
 
@@ -55,6 +56,13 @@ _FORMAT = 1
 _FAILURES = (NoiseAuditError, RuntimeError, ValueError, ArithmeticError, MemoryError)
 
 
+def _file_name(noise: str) -> str:
+    """The noise's name, and for one with a file, whose path has no place there, its digest."""
+    model, _, option = noise.partition(":")
+    digest = hashlib.blake2b(option.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return f"{model}-{digest}" if option else model
+
+
 @dataclass(frozen=True)
 class _Cell:
     noise: str
@@ -64,8 +72,8 @@ class _Cell:
     @property
     def name(self) -> str:
         """A folder name that any file system takes, different for different cells."""
-        safe = "".join(char if char.isalnum() else "-" for char in self.noise)
-        return f"{safe}_{'measured' if self.rate is None else self.rate}_{self.seed}"
+        rate = "measured" if self.rate is None else self.rate
+        return f"{_file_name(self.noise)}_{rate}_{self.seed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +134,7 @@ class ExperimentReport:
         ):
             lines = list(group)
             parts.append(
-                f"## {lines[0]['dataset']}, {noise}, {rate:.1%} ({lines[0]['seeds']} seeds)\n\n"
+                f"## {lines[0]['dataset']}, {noise}, {rate:.1%}, seeds: {lines[0]['seeds']}\n\n"
                 "| detector | AUROC % | average precision % | removal rate % | seconds |\n"
                 "|---|---|---|---|---|"
             )
@@ -325,26 +333,6 @@ def _save(report: ExperimentReport, folder: Path, manifest: Mapping[str, Any]) -
     figures = make_folder(folder / "figures")
     for noise in dict.fromkeys(line["noise"] for line in summary):
         lines = [line for line in summary if line["noise"] == noise]
-        safe = "".join(char if char.isalnum() else "-" for char in noise)
-        _plot_auroc(lines).savefig(figures / f"auroc_{safe}.png", dpi=150, bbox_inches="tight")
+        path = figures / f"auroc_{_file_name(noise)}.png"
+        plot_auroc(lines).savefig(path, dpi=150, bbox_inches="tight")
     write_manifest(folder / "manifest.json", manifest)
-
-
-def _plot_auroc(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    """AUROC against rate, a line per detector with its interval."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5))
-    axes = figure.subplots()
-    for detector in sorted({line["detector"] for line in lines}):
-        own = [line for line in lines if line["detector"] == detector and line["auroc_mean"]]
-        means = [line["auroc_mean"] for line in own]
-        half = [(line["auroc_high"] or line["auroc_mean"]) - line["auroc_mean"] for line in own]
-        rates = [line["rate"] for line in own]
-        axes.errorbar(rates, means, yerr=half, marker="o", capsize=3, label=detector)
-    axes.set_xlabel("share of labels corrupted")
-    axes.set_ylabel("AUROC")
-    axes.set_title(f"{lines[0]['dataset']}, {lines[0]['noise']}")
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.02, 0.5))
-    axes.grid(alpha=0.3)
-    return figure

@@ -133,7 +133,8 @@ def test_two_classes_and_an_absent_one(model):
     call = {**CALLS[model]}
     if model == "human":
         call["labels"] = labels[::-1]
-    inject_noise(clean, model, **call)
+    n = len(inject_noise(clean, model, **call).dataset)
+    assert n >= len(labels)
     two = LabeledDataset(inputs, labels // 2, ("no", "yes"))
     call |= {"asymmetric": {"class_map": {0: 1}}, "confusion": {"matrix": np.eye(2)}}.get(model, {})
     if model == "human":

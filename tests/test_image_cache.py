@@ -124,7 +124,8 @@ def test_mixed_sizes_become_one_square(tmp_path):
 
 def test_cap_is_not_asked_for_with_an_explicit_size(tmp_path):
     root = make_folder(tmp_path, {"a": 1})
-    load_pictures(root, ["a/0.png"], cap=lambda: pytest.fail("asked"), image_size=8)
+    found = load_pictures(root, ["a/0.png"], cap=lambda: pytest.fail("asked"), image_size=8)
+    assert found.pixels.shape[:3] == (1, 8, 8)
 
 
 @pytest.fixture

@@ -55,12 +55,17 @@ def experiment(
     the output folder; finished cells are reused. A failed cell is recorded and the exit code is 1.
     """
     with session(quiet=quiet, debug=debug):
+        from noiseaudit._io import make_folder
         from noiseaudit.experiment import run_experiment
         from noiseaudit.loaders import load
+        from noiseaudit.scoring import check_options
 
         words = options.names(noise) or []
         shares = options.numbers(rates, float, "--rates")
         numbers = options.numbers(seeds, int, "--seeds")
+        # As in audit: what can be wrong without reading the data must come first.
+        check_options(options.names(detectors), model, device, augmentation, None)
+        make_folder(out)
         dataset = load(
             source,
             data_root=data_root,
