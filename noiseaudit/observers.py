@@ -70,7 +70,7 @@ class StatisticsObserver:
     An example seen twice in an epoch counts once, its last observation; one not seen in an epoch
     does not count in it, so means are over observations. Per-epoch values are float32 on the
     logits' device, running sums float64 on the host, one transfer an epoch. Memory: about
-    `n * (12 * s + 4)` bytes for s statistics, plus one bit pair per example and epoch, plus
+    `n * (12 * s + 32)` bytes for s statistics, plus one bit pair per example and epoch, plus
     the class sums where wanted.
 
     Args:

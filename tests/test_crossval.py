@@ -51,7 +51,7 @@ def test_every_example_is_predicted_by_a_model_that_did_not_see_it(tmp_path):
     np.testing.assert_allclose(held.pred_probs.sum(axis=1), 1, rtol=1e-5)
     assert held.pred_probs[30, 0] > 0.5 > held.pred_probs[30, 1]
     right = held.pred_probs.argmax(axis=1) == data.labels
-    assert right.mean() > 0.9  # measured: 0.98
+    assert right.mean() > 0.9  # measured: 0.956
     assert sorted(np.unique(held.folds)) == [0, 1, 2]
 
 

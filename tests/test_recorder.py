@@ -230,4 +230,4 @@ def test_memory_of_a_million_examples_of_a_thousand_classes_is_bounded_without_c
         for tensor in vars(observer._buffer).values()
         if isinstance(tensor, torch.Tensor)
     )
-    assert held < 250e6  # measured: 166 MB
+    assert held < 250e6  # measured: 188 MB

@@ -499,7 +499,7 @@ def test_cumulative_loss_finds_planted_flips_in_digits():
     data = LabeledDataset((digits.images * 15.9375).astype(np.uint8), noisy, tuple("0123456789"))
     observer = run(data, default_recipe("mlp", len(data)))[2]
     auroc = roc_auc_score(noisy != digits.target, observer.compute()["loss"])
-    assert auroc > 0.99  # measured: 0.9994
+    assert auroc > 0.99  # measured: 0.9998
 
 
 @pytest.mark.parametrize(
