@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from noiseaudit.evaluation import Evaluation, evaluate
     from noiseaudit.evidence import Evidence
-    from noiseaudit.experiment import ExperimentReport, run_experiment
+    from noiseaudit.experiment import run_experiment
+    from noiseaudit.experiment_report import ExperimentReport
     from noiseaudit.loaders import load
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
@@ -72,7 +73,7 @@ _HOMES = {
     "Detector": "detector",
     "Evaluation": "evaluation",
     "Evidence": "evidence",
-    "ExperimentReport": "experiment",
+    "ExperimentReport": "experiment_report",
     "LabeledDataset": "dataset",
     "ManifestMismatchError": "errors",
     "NoiseAuditError": "errors",

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +20,20 @@ from numpy.typing import NDArray
 from noiseaudit.errors import OutputError
 
 __all__ = [
+    "NPZ_ERRORS",
     "atomic_file",
     "make_folder",
     "read_json",
+    "read_npz",
     "spreadsheet_safe",
     "write_csv",
     "write_json",
     "write_npz",
     "write_text",
 ]
+
+NPZ_ERRORS = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+"""What np.load raises on a file that is not what it should be."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -107,6 +113,21 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raise TypeError(f"arrays {objects} hold Python objects and would be pickled")
     with atomic_file(path) as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]  # numpy takes **kwds for its flag
+
+
+def read_npz(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read what `write_npz` wrote: all arrays, or those of these names.
+
+    Raises:
+        OutputError: if the file is missing or damaged, or lacks a name.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in (stored.files if names is None else names)}
+    except NPZ_ERRORS as error:
+        raise OutputError(
+            f"{path} cannot be read ({error}); use --no-resume to start over"
+        ) from error
 
 
 def spreadsheet_safe(value: Any) -> Any:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import write_npz
+from noiseaudit._io import NPZ_ERRORS, write_npz
 from noiseaudit._validation import check_same_length
 from noiseaudit.dataset import LabeledDataset, digest_array
 from noiseaudit.errors import DataError, UsageError, check_name
 from noiseaudit.label_noise import check_rate
 from noiseaudit.manifest import differences
-from noiseaudit.noise_models import MODELS, UNREADABLE, Labels, NoiseModel, Planted
+from noiseaudit.noise_models import MODELS, Labels, NoiseModel, Planted
 
 __all__ = ["NOISE_MODELS", "Corruption", "apply_corruption", "inject_noise", "parse_noise"]
 
@@ -152,7 +152,7 @@ def apply_corruption(path: str | Path, dataset: LabeledDataset) -> Corruption:
         with np.load(path, allow_pickle=False) as file:
             stored = dict(file)
         version, settings = int(stored["format"]), json.loads(str(stored["settings"]))
-    except (*UNREADABLE, TypeError) as error:  # TypeError: one array, a .npy
+    except (*NPZ_ERRORS, TypeError) as error:  # TypeError: one array, a .npy
         raise DataError(f"{path} is not a saved corruption: {error}") from error
     if version > _FORMAT:
         raise DataError(f"{path} has format {version}; update noiseaudit")

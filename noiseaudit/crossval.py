@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from noiseaudit._io import make_folder, write_npz
+from noiseaudit._io import make_folder, read_npz, write_npz
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
 from noiseaudit.errors import UsageError
@@ -93,9 +93,9 @@ def cross_validate(
         if not path.exists():
             logger.info("cross-validation: fold %d of %d", fold + 1, folds)
             _run_fold(dataset, plan, assigned == fold, path, config, progress=progress)
-        with np.load(path, allow_pickle=False) as result:
-            pred_probs[assigned == fold] = result["pred_probs"]
-            seconds.append(float(result["seconds"]))
+        result = read_npz(path, ("pred_probs", "seconds"))
+        pred_probs[assigned == fold] = result["pred_probs"]
+        seconds.append(float(result["seconds"]))
     return HeldOut(pred_probs, assigned, seconds)
 
 

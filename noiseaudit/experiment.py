@@ -1,161 +1,41 @@
-"""The harness: noise x rates x seeds x detectors -> one table, resumable cell by cell.
+"""The harness: noise x rates x seeds x detectors -> tables and figures, resumable cell by cell.
 
 A cell is one corrupted data set: one training run serves all its training-time detectors, and
-every detector sees identical noise, data order and initial weights. Only this module and
-`evaluation` ever hold the answer key; scoring gets the noisy data set alone.
+every detector sees identical noise, data order and initial weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from noiseaudit._io import make_folder, read_json, write_csv, write_json, write_text
-from noiseaudit.corruption import Corruption, inject_noise, parse_noise
-from noiseaudit.dataset import LabeledDataset
-from noiseaudit.detector import Detector, create_detectors
-from noiseaudit.errors import NoiseAuditError, UsageError
-from noiseaudit.evaluation import evaluate, mean_interval
+from noiseaudit._io import make_folder, read_npz
+from noiseaudit.corruption import parse_noise
+from noiseaudit.detector import create_detectors
+from noiseaudit.errors import UsageError
+from noiseaudit.experiment_cell import FAILURES, Cell, Job, failed_cell, run_cell
+from noiseaudit.experiment_report import MEASURED, ExperimentReport, write_tables
 from noiseaudit.loaders import load
-from noiseaudit.manifest import differences, package_versions, write_manifest
-from noiseaudit.report.plots import plot_auroc
-from noiseaudit.scoring import check_options, make_plan, score_examples
+from noiseaudit.manifest import package_versions, write_manifest
+from noiseaudit.report.plots import plot_auroc, plot_removal_by_epoch, plot_scores
+from noiseaudit.retraining import arm_names, split_off_test
+from noiseaudit.scoring import check_options
 from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "FIGURES", "ExperimentReport", "run_experiment"]
+__all__ = ["run_experiment"]
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    "dataset", "noise", "rate", "seed", "detector", "auroc", "average_precision", "removal_rate",
-    "n_corrupted", "seconds", "precision_at_k", "recall_at_k", "fpr_at_95_recall", "status",
-    "error",
-)  # fmt: skip
-"""Columns of results.csv."""
-
-FIGURES = (
-    "auroc", "average_precision", "removal_rate", "precision_at_k", "recall_at_k",
-    "fpr_at_95_recall", "seconds",
-)  # fmt: skip
-"""What summary.csv averages over seeds."""
-
-_RESULTS = ("results.csv", "summary.csv", "summary.md")
-_MEASURED = ("human",)  # noise models whose rate is measured, not set
-_FORMAT = 1
-_FAILURES = (NoiseAuditError, RuntimeError, ValueError, ArithmeticError, MemoryError)
-
-
-def _file_name(noise: str) -> str:
-    """The noise's name, and for one with a file, whose path has no place there, its digest."""
-    model, _, option = noise.partition(":")
-    digest = hashlib.blake2b(option.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
-    return f"{model}-{digest}" if option else model
-
-
-@dataclass(frozen=True)
-class _Cell:
-    noise: str
-    rate: float | None
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """A folder name that any file system takes, different for different cells."""
-        rate = "measured" if self.rate is None else self.rate
-        return f"{_file_name(self.noise)}_{rate}_{self.seed}"
-
-
-@dataclass(frozen=True, eq=False)
-class ExperimentReport:
-    """What an experiment found.
-
-    Attributes:
-        rows: one dict per noise x rate x seed x detector, keys as `COLUMNS`; figures are
-            fractions, None where undefined or failed.
-        failed: how many cells failed.
-    """
-
-    rows: list[dict[str, Any]]
-    failed: int
-
-    def to_frame(self) -> pd.DataFrame:
-        """The table of results.csv."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows, columns=list(COLUMNS))
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Mean and 95% t interval over seeds, per noise, rate and detector; best AUROC first."""
-        finished = [row for row in self.rows if row["status"] == "ok"]
-
-        def group_of(row: Mapping[str, Any]) -> tuple[str, float, str]:
-            # A measured rate may differ between seeds; human labels are one cell all the same.
-            measured = row["noise"].partition(":")[0] in _MEASURED
-            return row["noise"], -1.0 if measured else row["rate"], row["detector"]
-
-        lines = []
-        for (*_, detector), group in itertools.groupby(
-            sorted(finished, key=group_of), key=group_of
-        ):
-            rows = list(group)
-            line = {
-                "dataset": rows[0]["dataset"],
-                "noise": rows[0]["noise"],
-                "rate": float(np.mean([row["rate"] for row in rows])),
-                "detector": detector,
-                "seeds": len(rows),
-            }
-            for figure in FIGURES:
-                values = [row[figure] for row in rows if row[figure] is not None]
-                found = mean_interval(values) if values else None
-                for name in ("mean", "low", "high"):
-                    value = None if found is None else getattr(found, name)
-                    line[f"{figure}_{name}"] = None if value is None or np.isnan(value) else value
-            lines.append(line)
-        lines.sort(key=lambda line: (line["noise"], line["rate"], -(line["auroc_mean"] or 0)))
-        return lines
-
-    def to_markdown(self) -> str:
-        """A table per noise and rate, in percent, means with the half width of the interval."""
-        parts = []
-        for (noise, rate), group in itertools.groupby(
-            self.summary(), key=lambda line: (line["noise"], line["rate"])
-        ):
-            lines = list(group)
-            parts.append(
-                f"## {lines[0]['dataset']}, {noise}, {rate:.1%}, seeds: {lines[0]['seeds']}\n\n"
-                "| detector | AUROC % | average precision % | removal rate % | seconds |\n"
-                "|---|---|---|---|---|"
-            )
-            parts += [
-                f"| `{line['detector']}` | "
-                + " | ".join(
-                    _with_half_width(line, figure)
-                    for figure in ("auroc", "average_precision", "removal_rate")
-                )
-                + f" | {line['seconds_mean']:,.1f} |"
-                for line in lines
-            ]
-            parts.append("")
-        return "\n".join(parts)
-
-
-def _with_half_width(line: Mapping[str, Any], figure: str) -> str:
-    mean, high = line[f"{figure}_mean"], line[f"{figure}_high"]
-    if mean is None:
-        return "-"
-    return f"{100 * mean:.2f}" + ("" if high is None else f" ± {100 * (high - mean):.2f}")
+_RESULTS = ("results.csv", "summary.csv", "summary.md", "retrain.csv")
+_FORMAT = 2
 
 
 def run_experiment(
@@ -167,14 +47,22 @@ def run_experiment(
     out: str | Path | None = None,
     detectors: Sequence[str] | None = None,
     folds: int = 4,
+    retrain: bool | Mapping[str, Any] = False,
+    retrain_by: Sequence[str] = (),
+    test: Any = None,
     resume: bool = True,
     progress: bool = False,
     **training: Any,
 ) -> ExperimentReport:
     """Corrupt a data set whose labels are taken as clean, score every detector, tabulate.
 
-    Cost: per noise, rate and seed one training run, and `folds` more if a detector needs
-    out-of-sample probabilities.
+    With `retrain`, also train on the noisy labels, on the clean ones, on what is left when as many
+    random examples are removed, and on what is left when suspects are removed or relabelled, and
+    measure accuracy on clean test examples: what cleaning is worth.
+
+    Cost: per noise, rate and seed one training run, `folds` more if a detector needs
+    out-of-sample probabilities, and with `retrain` five more and two for each of `retrain_by`.
+    Disk: per cell about `n * (4 * s * epochs + 8 * d)` bytes for s statistics and d detectors.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -184,6 +72,13 @@ def run_experiment(
         out: folder for results; a finished cell in it is reused.
         detectors: names; default: all.
         folds: of the cross-validation.
+        retrain: whether to retrain, or how: options as in `training` that differ from it, such as
+            `{"epochs": 60, "augmentation": "none"}`. What noise costs shows only where the
+            network has time to fit it.
+        retrain_by: detectors whose most suspicious examples, as many as `is_label_issue` flags,
+            are removed or relabelled, beside those that it flags.
+        test: clean examples to measure accuracy on, anything that `load` accepts. Default: the
+            source's test split, else a fifth of every class; neither is corrupted or trained on.
         resume: False starts over.
         progress: show progress on stderr when it is a terminal.
         training: `model`, `epochs`, `augmentation`, `recipe`, `device`, `threads` as in `audit`.
@@ -193,16 +88,26 @@ def run_experiment(
         DataError: if the source cannot be used.
         OutputError: if `out` cannot be written or belongs to something else.
     """
-    check_options(
-        detectors,
-        training.get("model", "auto"),
-        training.get("device", "auto"),
-        training.get("augmentation", "auto"),
-        training.get("recipe"),
-    )
-    chosen = create_detectors(detectors)
+    retraining = _retraining_options(training, retrain)
+    for options in (training, retraining or {}):
+        check_options(
+            detectors,
+            options.get("model", "auto"),
+            options.get("device", "auto"),
+            options.get("augmentation", "auto"),
+            options.get("recipe"),
+        )
+    if retraining is None and (len(retrain_by) or test is not None):
+        raise UsageError("retrain_by and test are for retrain; set it too")
+    reported = [detector.name for detector in create_detectors(detectors)]
+    selectors = [detector.name for detector in create_detectors(retrain_by)]
+    chosen = create_detectors([*reported, *selectors])
     cells = _grid(noise, rates, seeds)
     dataset = load(source, device=training.get("device", "auto"), progress=progress)
+    if test is not None:
+        test = load(test, device=training.get("device", "auto"), progress=progress)
+    elif retraining is not None:
+        dataset, test = split_off_test(dataset)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "command": "experiment",
@@ -212,30 +117,62 @@ def run_experiment(
         "rates": list(rates),
         "seeds": list(seeds),
         "detectors": [detector.name for detector in chosen],
+        "retrained": retraining is not None,
         "versions": package_versions(),
         "status": "running",
     }
-    with output_folder(out, manifest, _RESULTS, resume=resume) as folder:
+    steps = 1 if retraining is None else 1 + len(arm_names(selectors))
+    with (
+        output_folder(out, manifest, _RESULTS, resume=resume) as folder,
+        tqdm(
+            total=len(cells) * steps, unit="step", disable=None if progress else True,
+            dynamic_ncols=True,
+        ) as bar,
+    ):  # fmt: skip
+        job = Job(dataset, test, chosen, selectors, folds, training, retraining, resume, bar.update)
         rows: list[dict[str, Any]] = []
+        retrain_rows: list[dict[str, Any]] = []
+        scored: list[tuple[Cell, Path]] = []
         failed = 0
-        with tqdm(
-            cells, unit="cell", disable=None if progress else True, dynamic_ncols=True
-        ) as bar:
-            for cell in bar:
-                bar.set_description(f"{cell.noise} {cell.rate} seed {cell.seed}")
-                try:
-                    rows += _run_cell(dataset, cell, chosen, folder, folds, resume, training)
-                except _FAILURES as error:
-                    logger.error("%s failed: %s", cell.name, error)  # noqa: TRY400 - told plainly
-                    failed += 1
-                    rows += [_failed_row(dataset, cell, detector, error) for detector in chosen]
-        report = ExperimentReport(rows, failed)
+        for done, cell in enumerate(cells, start=1):
+            bar.set_description(f"{cell.noise} {cell.rate} seed {cell.seed}")
+            place = folder / "cells" / cell.folder_name
+            try:
+                results = run_cell(job, cell, place)
+            except FAILURES as error:
+                logger.error("%s failed: %s", cell.folder_name, error)  # noqa: TRY400 - told plainly
+                results = failed_cell(job, cell, error)
+                failed += 1
+            else:
+                scored.append((cell, place))
+                failed += sum(row["status"] != "ok" for row in results.retrain_rows)
+            rows += [row for row in results.rows if row["detector"] in reported]
+            retrain_rows += results.retrain_rows
+            bar.update(done * steps - bar.n)
+        report = ExperimentReport(rows, failed, retrain_rows)
         if out is not None:
-            _save(report, folder, {**manifest, "status": "done" if not failed else "failed"})
+            write_tables(report, folder)
+            _draw(report, scored, folder)
+            write_manifest(
+                folder / "manifest.json",
+                {**manifest, "status": "failed" if failed else "done"},
+            )
     return report
 
 
-def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[_Cell]:
+def _retraining_options(
+    training: Mapping[str, Any], retrain: bool | Mapping[str, Any]
+) -> dict[str, Any] | None:
+    if retrain is False:
+        return None
+    changes = {} if retrain is True else dict(retrain)
+    known = ("augmentation", "device", "epochs", "model", "recipe", "threads")
+    if unknown := sorted(changes.keys() - set(known)):
+        raise UsageError(f"retrain does not take {', '.join(unknown)}; only {', '.join(known)}")
+    return {**training, **changes}
+
+
+def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
     for name, values in (("noise", noise), ("rates", rates), ("seeds", seeds)):
         if not values:
             raise UsageError(f"{name} is empty; name at least one")
@@ -245,94 +182,40 @@ def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) ->
     cells = []
     for word in noise:
         model, _ = parse_noise(word)
-        for rate in (None,) if model in _MEASURED else rates:
-            cells += [_Cell(word, rate, seed) for seed in seeds]
+        for rate in (None,) if model in MEASURED else rates:
+            cells += [Cell(word, rate, seed) for seed in seeds]
     return list(dict.fromkeys(cells))
 
 
-def _inject(dataset: LabeledDataset, cell: _Cell) -> Corruption:
-    model, options = parse_noise(cell.noise)
-    given: dict[str, object] = dict(options)
-    if "donor" in given:
-        given["donor"] = load(given["donor"])
-    return inject_noise(dataset, model, rate=cell.rate, seed=cell.seed, **given)
-
-
-def _run_cell(
-    dataset: LabeledDataset,
-    cell: _Cell,
-    detectors: Sequence[Detector],
-    out: Path,
-    folds: int,
-    resume: bool,
-    training: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Rows of one cell: read if it was finished with the same data and settings, else run."""
-    corruption = _inject(dataset, cell)
-    noisy = corruption.dataset
-    plan = make_plan(noisy, seed=cell.seed, **training)
-    config = {**plan.config(noisy), "folds": folds}
-    path = make_folder(out / "cells" / cell.name) / "rows.json"
-    stored = read_json(path) if resume and path.exists() else {"config": {}, "rows": []}
-    names = [detector.name for detector in detectors]
-    is_same = not differences(stored["config"], config)
-    if is_same and set(names) <= {row["detector"] for row in stored["rows"]}:
-        logger.info("%s: reused", cell.name)
-        return [row for row in stored["rows"] if row["detector"] in names]
-    # A cell of other settings is run anew; one that was interrupted goes on, its stages check.
-    goes_on = resume and (is_same or not path.exists())
-    scores = score_examples(noisy, plan, detectors, path.parent, folds=folds, resume=goes_on)
-    rows = []
-    for name, ranking in scores.rankings.items():
-        figures = asdict(evaluate(ranking, corruption.is_corrupted, ids=noisy.ids))
-        row = {
-            **dict.fromkeys(COLUMNS),
-            **{key: figures[key] for key in figures if key in COLUMNS},
-            "dataset": dataset.name,
-            "noise": cell.noise,
-            "rate": corruption.rate,
-            "seed": cell.seed,
-            "detector": name,
-            "seconds": scores.seconds[name],
-            "status": "ok",
-            "error": "",
-        }
-        rows.append({key: _plain(value) for key, value in row.items()})
-    write_json(path, {"config": config, "rows": rows})
-    return rows
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: an undefined figure is None."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _failed_row(
-    dataset: LabeledDataset, cell: _Cell, detector: Detector, error: Exception
-) -> dict[str, Any]:
-    return {
-        **dict.fromkeys(COLUMNS),
-        "dataset": dataset.name,
-        "noise": cell.noise,
-        "rate": cell.rate,
-        "seed": cell.seed,
-        "detector": detector.name,
-        "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
-    }
-
-
-def _save(report: ExperimentReport, folder: Path, manifest: Mapping[str, Any]) -> None:
-    write_csv(
-        folder / "results.csv", COLUMNS, [[row[name] for name in COLUMNS] for row in report.rows]
-    )
-    summary = report.summary()
-    header = list(summary[0]) if summary else ["dataset", "noise", "rate", "detector", "seeds"]
-    write_csv(folder / "summary.csv", header, [list(line.values()) for line in summary])
-    write_text(folder / "summary.md", report.to_markdown())
+def _draw(report: ExperimentReport, scored: Sequence[tuple[Cell, Path]], folder: Path) -> None:
+    """AUROC by rate; per noise and rate the scores of the first seed, and removal by epoch."""
     figures = make_folder(folder / "figures")
-    for noise in dict.fromkeys(line["noise"] for line in summary):
-        lines = [line for line in summary if line["noise"] == noise]
-        path = figures / f"auroc_{_file_name(noise)}.png"
-        plot_auroc(lines).savefig(path, dpi=150, bbox_inches="tight")
-    write_manifest(folder / "manifest.json", manifest)
+
+    def save(figure: Figure, name: str) -> None:
+        figure.savefig(figures / f"{name}.png", dpi=150, bbox_inches="tight")
+
+    summary = report.summary()
+    reported = {line["detector"] for line in summary}
+    by_noise = {cell.noise: cell.noise_name for cell, _ in scored}
+    for noise, name in by_noise.items():
+        save(plot_auroc([line for line in summary if line["noise"] == noise]), f"auroc_{name}")
+    by_setting: dict[str, list[tuple[Cell, Path]]] = {}
+    for cell, place in scored:
+        by_setting.setdefault(cell.setting, []).append((cell, place))
+    for setting, group in by_setting.items():
+        cell, place = group[0]
+        rate = "" if cell.rate is None else f" {cell.rate:.1%}"
+        title = f"{report.rows[0]['dataset']}, {cell.noise}{rate}"
+        arrays = read_npz(place / "scores.npz")
+        scores = {name: arrays[name] for name in sorted(reported & arrays.keys())}
+        figure = plot_scores(scores, arrays["is_corrupted"], f"{title}, seed {cell.seed}")
+        save(figure, f"scores_{setting}")
+        if not arrays["is_corrupted"].any():
+            continue  # nothing to remove
+        rates = [read_npz(place / "removal_by_epoch.npz") for _, place in group]
+        by_epoch = {
+            name: np.stack([item[name] for item in rates])
+            for name in sorted(reported.intersection(*rates))
+        }
+        if by_epoch:
+            save(plot_removal_by_epoch(by_epoch, title), f"removal_by_epoch_{setting}")

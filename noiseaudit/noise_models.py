@@ -23,7 +23,6 @@ amount exact. The models, and what they do to the chosen examples:
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noiseaudit._io import NPZ_ERRORS
 from noiseaudit._validation import check_labels, check_same_length, first_rows
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import DataError, UsageError
@@ -48,12 +48,9 @@ from noiseaudit.label_noise import (
 )
 from noiseaudit.seeding import generator
 
-__all__ = ["MODELS", "UNREADABLE", "Labels", "NoiseModel", "Planted"]
+__all__ = ["MODELS", "Labels", "NoiseModel", "Planted"]
 
 Labels = NDArray[np.int64]
-
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
-"""What np.load raises on a file that is not what it should be."""
 
 _CIFAR10 = {
     "truck": "automobile",
@@ -207,7 +204,7 @@ def _read_file(spec: str | Path, what: str) -> tuple[NDArray[Any], NDArray[Any] 
             key = key or (stored.files[0] if len(stored.files) == 1 else "")
             if key in stored.files:
                 return stored[key], stored.get("clean_label")
-    except UNREADABLE as error:
+    except NPZ_ERRORS as error:
         raise DataError(
             f"{what} cannot be read from {spec}; expected .npy, .npz#KEY or .csv: {error}"
         ) from error

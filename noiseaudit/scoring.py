@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,25 @@ from noiseaudit.seeding import isolated_torch_rng
 from noiseaudit.training.augment import Augmentation, parse_augmentation
 from noiseaudit.training.models import MODELS, ModelFactory, build_model, choose_model
 from noiseaudit.training.recipes import Recipe, resolve_recipe
-from noiseaudit.training.run import TrainingPlan, TrainingRun, run_training
+from noiseaudit.training.run import (
+    TrainingPlan,
+    TrainingRun,
+    run_training,
+    statistics_by_epoch,
+)
 
-__all__ = ["Scores", "check_options", "choose_detectors", "make_plan", "score_examples"]
+__all__ = [
+    "Scores",
+    "check_options",
+    "choose_detectors",
+    "make_plan",
+    "rank_by_epoch",
+    "score_examples",
+]
 
 logger = logging.getLogger(__name__)
+
+_TRAINING = "training"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +165,7 @@ def score_examples(
         dataset,
         plan,
         training_statistics(),
-        folder / "training",
+        folder / _TRAINING,
         resume=resume,
         keep_trajectories=keep_trajectories,
         progress=progress,
@@ -183,3 +197,34 @@ def score_examples(
         own = time.perf_counter() - began
         seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
     return Scores(run, held_out, rankings, seconds)
+
+
+def rank_by_epoch(
+    dataset: LabeledDataset,
+    plan: TrainingPlan,
+    detectors: Sequence[Detector],
+    run: TrainingRun,
+    folder: Path,
+) -> Iterator[dict[str, Ranking]]:
+    """Rankings as they stood after each epoch of a run scored with `keep_trajectories`.
+
+    Only of the detectors that the training run alone serves; after the last epoch they are those of
+    `score_examples`.
+
+    Raises:
+        OutputError: if the trajectories were not kept or cannot be read.
+    """
+    served = [detector for detector in detectors if detector.needs == ("training",)]
+    stored = statistics_by_epoch(
+        folder / _TRAINING, training_statistics(), len(run.correct_history)
+    )
+    for epoch, statistics in enumerate(stored, start=1):
+        evidence = Evidence(
+            ids=dataset.ids,
+            labels=dataset.labels,
+            num_classes=dataset.num_classes,
+            seed=plan.seed,
+            statistics=statistics,
+            correct_history=run.correct_history[:epoch],
+        )
+        yield {detector.name: detector.rank(evidence) for detector in served}

@@ -8,7 +8,8 @@ import pytest
 import noiseaudit as na
 from noiseaudit.cli import main
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
-from noiseaudit.experiment import COLUMNS, run_experiment
+from noiseaudit.experiment import run_experiment
+from noiseaudit.experiment_report import COLUMNS
 
 FAST = {"epochs": 2, "threads": 1, "detectors": ["cumulative_loss", "random"]}
 
@@ -71,23 +72,23 @@ def test_finished_cells_are_reused_and_more_seeds_only_add(tmp_path, monkeypatch
 
 
 def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
-    from noiseaudit import experiment
+    from noiseaudit import experiment_cell
 
-    real = experiment.score_examples
+    real = experiment_cell.score_examples
 
     def fail_for_seed_0(dataset, plan, *arguments, **options):
         if plan.seed == 0:
             raise DataError("the first one, of all")
         return real(dataset, plan, *arguments, **options)
 
-    monkeypatch.setattr(experiment, "score_examples", fail_for_seed_0)
+    monkeypatch.setattr(experiment_cell, "score_examples", fail_for_seed_0)
     report = run_experiment(vectors(), seeds=[0, 1], out=tmp_path / "o", **FAST)
     assert report.failed == 1
     status = report.to_frame().set_index(["seed", "detector"])["status"]
     assert status[0].tolist() == ["failed", "failed"]
     assert status[1].tolist() == ["ok", "ok"]
     assert "DataError: the first one, of all" in (tmp_path / "o" / "results.csv").read_text()
-    monkeypatch.setattr(experiment, "score_examples", real)
+    monkeypatch.setattr(experiment_cell, "score_examples", real)
     assert run_experiment(vectors(), seeds=[0, 1], out=tmp_path / "o", **FAST).failed == 0
 
 
@@ -95,20 +96,20 @@ def test_the_answer_key_reaches_no_score(monkeypatch):
     """Another key for the same noisy labels leaves every score as it is."""
     from dataclasses import replace
 
-    from noiseaudit import experiment
+    from noiseaudit import experiment_cell
 
     seen = []
-    real = experiment.score_examples
+    real = experiment_cell.score_examples
 
     def watch(*arguments, **options):
         scores = real(*arguments, **options)
         seen.append({name: item.scores.tobytes() for name, item in scores.rankings.items()})
         return scores
 
-    monkeypatch.setattr(experiment, "score_examples", watch)
+    monkeypatch.setattr(experiment_cell, "score_examples", watch)
     settings = {"epochs": 2, "threads": 1, "seeds": [0], "folds": 2}
     first = run_experiment(vectors(), **settings)
-    inject = experiment.inject_noise
+    inject = experiment_cell.inject_noise
 
     def permuted(*arguments, **options):
         made = inject(*arguments, **options)
@@ -117,7 +118,7 @@ def test_the_answer_key_reaches_no_score(monkeypatch):
             made, is_corrupted=made.is_corrupted[order], clean_labels=made.clean_labels[order]
         )
 
-    monkeypatch.setattr(experiment, "inject_noise", permuted)
+    monkeypatch.setattr(experiment_cell, "inject_noise", permuted)
     second = run_experiment(vectors(), **settings)
     assert set(seen[0]) == set(na.detector_types())
     assert seen[0] == seen[1]

@@ -10,7 +10,7 @@ from noiseaudit.cli import options
 from noiseaudit.cli.session import session
 
 if TYPE_CHECKING:
-    from noiseaudit.experiment import ExperimentReport
+    from noiseaudit.experiment_report import ExperimentReport
 
 __all__ = ["experiment"]
 
@@ -32,6 +32,23 @@ def experiment(
         str | None, typer.Option(help="Names joined by commas (default: all).")
     ] = None,
     folds: options.Folds = 4,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain",
+            help="Also train on noisy, clean, filtered and relabelled data; compare test accuracy.",
+        ),
+    ] = False,
+    retrain_by: Annotated[
+        str | None,
+        typer.Option(help="Filter by these detectors too, beside is_label_issue; commas."),
+    ] = None,
+    retrain_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of retraining (default: as --epochs).")
+    ] = None,
+    retrain_augmentation: Annotated[
+        str | None, typer.Option(help="Of retraining (default: as --augmentation).")
+    ] = None,
     model: options.Model = "auto",
     epochs: options.Epochs = None,
     augmentation: options.Augmentation = "auto",
@@ -52,32 +69,48 @@ def experiment(
     """Corruption harness: noise x detectors x seeds -> table.
 
     The labels are taken as clean. Writes results.csv, summary.csv, summary.md and figures/ into
-    the output folder; finished cells are reused. A failed cell is recorded and the exit code is 1.
+    the output folder, and retrain.csv with --retrain, which tests on the source's test split or
+    else on a held-out fifth. Finished cells are reused; a failed one is recorded and the exit
+    code is 1.
     """
     with session(quiet=quiet, debug=debug):
         from noiseaudit._io import make_folder
+        from noiseaudit.errors import UsageError
         from noiseaudit.experiment import run_experiment
         from noiseaudit.loaders import load
+        from noiseaudit.retraining import split_off_test
         from noiseaudit.scoring import check_options
 
         words = options.names(noise) or []
         shares = options.numbers(rates, float, "--rates")
         numbers = options.numbers(seeds, int, "--seeds")
+        changes = {"epochs": retrain_epochs, "augmentation": retrain_augmentation}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        selectors = options.names(retrain_by) or []
+        if (changes or selectors) and not retrain:
+            raise UsageError("--retrain-by, -epochs and -augmentation are for --retrain; add it")
         # As in audit: what can be wrong without reading the data must come first.
         check_options(options.names(detectors), model, device, augmentation, None)
+        check_options([*selectors, "random"], model, device, retrain_augmentation or "auto", None)
         make_folder(out)
+        # Retraining needs the test split too; a limit is of what is trained on.
+        needs_test = retrain and split is None
         dataset = load(
             source,
             data_root=data_root,
             download=download,
-            split=split,
-            limit=limit,
+            split="all" if needs_test else split,
+            limit=None if needs_test else limit,
             label_column=label_column,
             path_column=path_column,
             image_size=image_size,
             device=device,
             progress=not quiet,
         )
+        test = None
+        if needs_test:
+            dataset, test = split_off_test(dataset)
+            dataset = load(dataset, limit=limit)
         report = run_experiment(
             dataset,
             noise=words,
@@ -86,6 +119,9 @@ def experiment(
             out=out,
             detectors=options.names(detectors),
             folds=folds,
+            retrain=changes or retrain,
+            retrain_by=selectors,
+            test=test,
             model=model,
             epochs=epochs,
             augmentation=augmentation,
@@ -97,9 +133,15 @@ def experiment(
         if json:
             import json as json_format
 
-            files = {name: str(out / f"{name}.csv") for name in ("results", "summary")}
-            summary = {"command": "experiment", "failed": report.failed, "files": files}
-            print(json_format.dumps({**summary, "summary": report.summary()}, indent=2))
+            tables = ("results", "summary", *(("retrain",) if retrain else ()))
+            summary = {
+                "command": "experiment",
+                "failed": report.failed,
+                "files": {name: str(out / f"{name}.csv") for name in tables},
+                "summary": report.summary(),
+                "retrain_summary": report.retrain_summary(),
+            }
+            print(json_format.dumps(summary, indent=2))
         elif not quiet:
             _print_summary(report)
             print(out / "summary.md")
@@ -117,3 +159,12 @@ def _print_summary(report: ExperimentReport) -> None:
         cells = ("-" if value is None else f"{100 * value:.2f}" for value in figures)
         table.add_row(line["noise"], f"{line['rate']:.3g}", line["detector"], *cells)
     Console().print(table)
+    if lines := report.retrain_summary():
+        table = Table("noise", "rate", "trained on", "by", "test accuracy %", "gap closed %")
+        for line in lines:
+            closed = "" if line["gap_closed"] is None else f"{100 * line['gap_closed']:.0f}"
+            accuracy = f"{100 * line['test_accuracy_mean']:.2f}"
+            name = line["arm"].replace("_", " ")
+            shown = (name, line["selected_by"], accuracy, closed)
+            table.add_row(line["noise"], f"{line['rate']:.3g}", *shown)
+        Console().print(table)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_auroc"]
+__all__ = ["plot_auroc", "plot_removal_by_epoch", "plot_scores"]
+
+_COLUMNS = 4
+_BINS = 50
 
 
 def plot_auroc(lines: Sequence[Mapping[str, Any]]) -> Figure:
@@ -33,4 +39,60 @@ def plot_auroc(lines: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_title(f"{lines[0]['dataset']}, {lines[0]['noise']}")
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_removal_by_epoch(rates: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
+    """Removal rate against epoch, a line per detector: the C-score paper's Figures 7c and 18.
+
+    Args:
+        rates: by detector, (seeds, epochs) in [0, 1]: of the ranking as it stood after each
+            epoch. The line is the mean over seeds, the band from the lowest to the highest.
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5))
+    axes = figure.subplots()
+    for detector, values in sorted(rates.items(), key=lambda item: -item[1][:, -1].mean()):
+        epochs = np.arange(1, values.shape[1] + 1)
+        axes.plot(epochs, values.mean(axis=0), marker=".", label=detector)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("removal rate")
+    axes.set_title(title)
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_scores(
+    scores: Mapping[str, NDArray[np.float64]], is_corrupted: NDArray[np.bool_], title: str
+) -> Figure:
+    """Histogram of each detector's scores with the corrupted marked: curvature paper, Figure 5.
+
+    Args:
+        scores: by detector, (n,) suspicion.
+        is_corrupted: (n,) the answer key.
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(scores))
+    rows = -(-len(scores) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (detector, values) in zip(panels, scores.items(), strict=False):
+        bins = np.histogram_bin_edges(values, _BINS)
+        panel.hist(values[~is_corrupted], bins, color="0.6", label="clean")
+        panel.hist(values[is_corrupted], bins, color="tab:red", alpha=0.6, label="corrupted")
+        panel.set_yscale("log")
+        panel.set_title(detector, fontsize="small")
+        panel.tick_params(labelsize="x-small")
+    for panel in panels[len(scores) :]:
+        panel.set_axis_off()
+    panels[0].legend(fontsize="x-small")
+    figure.suptitle(title)
+    figure.supxlabel("suspicion", fontsize="small")
+    figure.supylabel("examples", fontsize="small")
     return figure

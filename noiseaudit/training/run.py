@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from noiseaudit._io import atomic_file, make_folder, write_npz
+from noiseaudit._io import atomic_file, make_folder, read_npz, write_npz
 from noiseaudit.class_sums import ClassSums
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
@@ -25,7 +25,7 @@ from noiseaudit.training.loop import train
 from noiseaudit.training.models import ModelFactory, build_model
 from noiseaudit.training.recipes import Recipe
 
-__all__ = ["TrainingPlan", "TrainingRun", "run_training"]
+__all__ = ["TrainingPlan", "TrainingRun", "run_training", "statistics_by_epoch"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,30 @@ def run_training(
     return _read(folder, manifest)
 
 
+def statistics_by_epoch(
+    folder: Path, statistics: Sequence[Statistic], epochs: int
+) -> Iterator[dict[str, NDArray[np.float64]]]:
+    """The run's statistics, and "correct", as they stood after each epoch: kept trajectories.
+
+    Raises:
+        OutputError: if the trajectories were not kept or cannot be read.
+    """
+    over = {"correct": "mean", **{statistic.name: statistic.over for statistic in statistics}}
+    sums: dict[str, Any] = dict.fromkeys(over, 0.0)
+    for epoch in range(1, epochs + 1):
+        values = read_npz(_epoch_path(folder, epoch), over)
+        means = {}
+        for name, kind in over.items():
+            now = values[name].astype(np.float64)
+            sums[name] = sums[name] + now
+            means[name] = now if kind == "last" else sums[name] / epoch
+        yield means
+
+
+def _epoch_path(folder: Path, epoch: int) -> Path:
+    return folder / "trajectories" / f"epoch_{epoch:04d}.npz"
+
+
 def _train(
     dataset: LabeledDataset,
     plan: TrainingPlan,
@@ -199,24 +223,19 @@ def _write(folder: Path, dataset: LabeledDataset, observer: StatisticsObserver) 
 
 
 def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
+    arrays = read_npz(folder / "statistics.npz")
     try:
-        with np.load(folder / "statistics.npz", allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
         pred_probs = np.load(folder / "pred_probs.npy", mmap_mode="r", allow_pickle=False)
         epochs, n = arrays["correct_history"].shape
-        curves = np.empty((epochs, n), dtype=np.float16)
-        for epoch in range(epochs):
-            path = folder / "trajectories" / f"epoch_{epoch + 1:04d}.npz"
-            if not path.exists():  # only the report's curves need it
-                curves[epoch] = np.nan
-                continue
-            with np.load(path, allow_pickle=False) as values:
-                curves[epoch] = values[_CURVE]
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise OutputError(
             f"stored training statistics in {folder} cannot be read ({error}); "
             "use --no-resume to start over"
         ) from error
+    curves = np.full((epochs, n), np.nan, dtype=np.float16)
+    for epoch, path in enumerate(_epoch_path(folder, epoch + 1) for epoch in range(epochs)):
+        if path.exists():  # only the report's curves need it
+            curves[epoch] = read_npz(path, [_CURVE])[_CURVE]
     return TrainingRun(
         statistics={name: arrays[name] for name in manifest["statistics"]},
         correct_history=arrays["correct_history"],

@@ -1,0 +1,269 @@
+"""One cell of an experiment: a corrupted data set, scored by every detector, and retrained without.
+
+Only this module and `evaluation` ever hold the answer key; scoring gets the noisy data set alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from noiseaudit._io import make_folder, read_json, write_json, write_npz
+from noiseaudit.corruption import Corruption, inject_noise, parse_noise
+from noiseaudit.dataset import LabeledDataset
+from noiseaudit.detector import Detector
+from noiseaudit.errors import NoiseAuditError
+from noiseaudit.evaluation import evaluate, removal_rate
+from noiseaudit.experiment_report import COLUMNS
+from noiseaudit.findings import find_issues
+from noiseaudit.loaders import load
+from noiseaudit.manifest import differences
+from noiseaudit.retraining import RETRAIN_COLUMNS, arm_names, make_arms, retrain_arm
+from noiseaudit.scoring import Scores, make_plan, rank_by_epoch, score_examples
+from noiseaudit.training.run import TrainingPlan
+
+__all__ = ["FAILURES", "Cell", "CellResults", "Job", "failed_cell", "run_cell"]
+
+logger = logging.getLogger(__name__)
+
+FAILURES = (NoiseAuditError, RuntimeError, ValueError, ArithmeticError, MemoryError)
+"""What a cell may fail of without the others."""
+
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Noise as `parse_noise` takes it, its rate (None if measured) and the seed."""
+
+    noise: str
+    rate: float | None
+    seed: int
+
+    @property
+    def noise_name(self) -> str:
+        """The noise as a file name: for one with a file, that file's digest instead of its path."""
+        model, _, option = self.noise.partition(":")
+        encoded = option.encode("utf-8", "surrogateescape")
+        digest = hashlib.blake2b(encoded, digest_size=4).hexdigest()
+        return f"{model}-{digest}" if option else model
+
+    @property
+    def setting(self) -> str:
+        """Noise and rate as a file name."""
+        return f"{self.noise_name}_{'measured' if self.rate is None else self.rate}"
+
+    @property
+    def folder_name(self) -> str:
+        """Different for different cells."""
+        return f"{self.setting}_{self.seed}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all cells share.
+
+    Attributes:
+        dataset: with labels that are taken as clean.
+        test: to measure accuracy on, if the cells retrain.
+        detectors: those reported, and those that select what to retrain without.
+        selectors: names of the latter.
+        folds: of the cross-validation.
+        training: options of `make_plan` for the audit.
+        retraining: the same for retraining, or None for none.
+        resume: whether what is in the folder may be used.
+        advance: called after each step.
+    """
+
+    dataset: LabeledDataset
+    test: LabeledDataset | None
+    detectors: Sequence[Detector]
+    selectors: Sequence[str]
+    folds: int
+    training: Mapping[str, Any]
+    retraining: Mapping[str, Any] | None
+    resume: bool
+    advance: Callable[[], object]
+
+    @property
+    def arms(self) -> list[tuple[str, str]]:
+        """Name and selection of each training set to retrain on."""
+        return [] if self.retraining is None else arm_names(self.selectors)
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """Rows of results.csv and of retrain.csv."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    retrain_rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _inject(dataset: LabeledDataset, cell: Cell) -> Corruption:
+    model, options = parse_noise(cell.noise)
+    given: dict[str, object] = dict(options)
+    if "donor" in given:
+        given["donor"] = load(given["donor"])
+    return inject_noise(dataset, model, rate=cell.rate, seed=cell.seed, **given)
+
+
+def run_cell(job: Job, cell: Cell, folder: Path) -> CellResults:
+    """One cell: what was finished with the same data and settings is read, the rest is run.
+
+    Beside the stages' own files the folder gets `cell.json` (settings and rows), `scores.npz`
+    (`sample_ids`, `is_corrupted` and a score array per detector), `removal_by_epoch.npz` ((epochs,)
+    per detector that the training run serves) and `retrain/`.
+    """
+    corruption = _inject(job.dataset, cell)
+    noisy = corruption.dataset
+    plan = make_plan(noisy, seed=cell.seed, **job.training)
+    make_folder(folder)
+    config = {"format": _FORMAT, **plan.config(noisy), "folds": job.folds}
+    stored = _read_stored(folder, config) if job.resume else None
+    names = [detector.name for detector in job.detectors]
+    rows = [] if stored is None else [row for row in stored["rows"] if row["detector"] in names]
+    is_scored = len(rows) == len(names)
+    if is_scored and job.retraining is None:
+        logger.info("%s: reused", cell.folder_name)
+        return CellResults(rows)
+    # One that was interrupted goes on; other settings than the stored ones start over.
+    write_json(folder / "cell.json", stored or {"config": config, "rows": []})
+    scores = score_examples(
+        noisy, plan, job.detectors, folder,
+        folds=job.folds, resume=stored is not None, keep_trajectories=True,
+    )  # fmt: skip
+    if not is_scored:
+        rows = _evaluate(scores, corruption, cell, job.dataset.name)
+        _keep(scores, corruption, job.detectors, plan, folder)
+        write_json(folder / "cell.json", {"config": config, "rows": rows})
+    job.advance()
+    return CellResults(rows, _retrain(job, cell, corruption, scores, folder))
+
+
+def _read_stored(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run left in the cell, None if it had other settings or there was none."""
+    path = folder / "cell.json"
+    stored = read_json(path) if path.exists() else None
+    if stored is None or differences(stored["config"], config):
+        return None
+    return dict(stored)
+
+
+def _evaluate(
+    scores: Scores, corruption: Corruption, cell: Cell, name: str
+) -> list[dict[str, Any]]:
+    rows = []
+    for detector, ranking in scores.rankings.items():
+        figures = asdict(evaluate(ranking, corruption.is_corrupted, ids=corruption.dataset.ids))
+        row = {
+            **dict.fromkeys(COLUMNS),
+            **{key: figures[key] for key in figures if key in COLUMNS},
+            "dataset": name,
+            "noise": cell.noise,
+            "rate": corruption.rate,
+            "seed": cell.seed,
+            "detector": detector,
+            "seconds": scores.seconds[detector],
+            "status": "ok",
+            "error": "",
+        }
+        rows.append({key: _plain(value) for key, value in row.items()})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: an undefined figure is None."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _keep(
+    scores: Scores,
+    corruption: Corruption,
+    detectors: Sequence[Detector],
+    plan: TrainingPlan,
+    folder: Path,
+) -> None:
+    """The cell's arrays: every score beside the key, and removal rates by epoch."""
+    arrays = {name: ranking.scores for name, ranking in scores.rankings.items()}
+    key = {"sample_ids": corruption.dataset.ids, "is_corrupted": corruption.is_corrupted}
+    write_npz(folder / "scores.npz", {**key, **arrays})
+    by_epoch: dict[str, list[float]] = {}
+    for rankings in rank_by_epoch(corruption.dataset, plan, detectors, scores.run, folder):
+        for name, ranking in rankings.items():
+            rate = removal_rate(ranking.scores, corruption.is_corrupted)
+            by_epoch.setdefault(name, []).append(rate)
+    write_npz(
+        folder / "removal_by_epoch.npz", {name: np.array(rates) for name, rates in by_epoch.items()}
+    )
+
+
+def _retrain(
+    job: Job, cell: Cell, corruption: Corruption, scores: Scores, folder: Path
+) -> list[dict[str, Any]]:
+    if job.retraining is None or job.test is None:
+        return []
+    noisy = corruption.dataset
+    plan = make_plan(noisy, seed=cell.seed, **job.retraining)
+    findings = find_issues(noisy.labels, scores.run.pred_probs, scores.run.correct_history)
+    arms = make_arms(
+        noisy, job.dataset, findings, scores.rankings, seed=cell.seed, selectors=job.selectors
+    )
+    rows = []
+    for arm in arms:
+        row = _retrain_row(job, cell, (arm.name, arm.selected_by))
+        row["rate"] = corruption.rate
+        row["n_selected"], row["n_train"] = arm.n_selected, len(arm.dataset)
+        row["n_wrong"] = 0 if arm.name == "clean" else _count_wrong(arm.dataset, corruption)
+        try:
+            row |= retrain_arm(arm, job.test, plan, folder / "retrain", resume=job.resume)
+        except FAILURES as error:
+            logger.error("%s, %s failed: %s", cell.folder_name, arm.file_name, error)  # noqa: TRY400
+            row |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        rows.append(row)
+        job.advance()
+    return rows
+
+
+def _count_wrong(dataset: LabeledDataset, corruption: Corruption) -> int:
+    """How many labels of a part of the noisy data, relabelled or not, are not the clean ones."""
+    by_id = np.argsort(corruption.dataset.ids)
+    rows = by_id[np.searchsorted(corruption.dataset.ids[by_id], dataset.ids)]
+    return int((dataset.labels != corruption.clean_labels[rows]).sum())
+
+
+def _retrain_row(job: Job, cell: Cell, arm: tuple[str, str]) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(RETRAIN_COLUMNS),
+        "dataset": job.dataset.name,
+        "noise": cell.noise,
+        "rate": cell.rate,
+        "seed": cell.seed,
+        "arm": arm[0],
+        "selected_by": arm[1],
+        "status": "ok",
+        "error": "",
+    }
+
+
+def failed_cell(job: Job, cell: Cell, error: Exception) -> CellResults:
+    """Rows that say so, one per detector and arm."""
+    told = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    rows = [
+        {
+            **dict.fromkeys(COLUMNS),
+            "dataset": job.dataset.name,
+            "noise": cell.noise,
+            "rate": cell.rate,
+            "seed": cell.seed,
+            "detector": detector.name,
+            **told,
+        }
+        for detector in job.detectors
+    ]
+    return CellResults(rows, [{**_retrain_row(job, cell, arm), **told} for arm in job.arms])

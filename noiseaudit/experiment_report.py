@@ -1,0 +1,173 @@
+"""What an experiment found: rows, their summary over seeds, and its files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from noiseaudit._io import write_csv, write_text
+from noiseaudit.evaluation import mean_interval
+from noiseaudit.retraining import RETRAIN_COLUMNS, summarise_arms
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "FIGURES", "MEASURED", "ExperimentReport", "write_tables"]
+
+COLUMNS = (
+    "dataset", "noise", "rate", "seed", "detector", "auroc", "average_precision", "removal_rate",
+    "n_corrupted", "seconds", "precision_at_k", "recall_at_k", "fpr_at_95_recall", "status",
+    "error",
+)  # fmt: skip
+"""Columns of results.csv."""
+
+FIGURES = (
+    "auroc", "average_precision", "removal_rate", "precision_at_k", "recall_at_k",
+    "fpr_at_95_recall", "seconds",
+)  # fmt: skip
+"""What summary.csv averages over seeds."""
+
+MEASURED = ("human",)
+"""Noise models whose rate is measured, not set."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExperimentReport:
+    """What an experiment found.
+
+    Attributes:
+        rows: one dict per noise x rate x seed x detector, keys as `COLUMNS`; figures are
+            fractions, None where undefined or failed.
+        failed: how many cells failed, and how many trainings of those that scored well.
+        retrain_rows: one dict per noise x rate x seed x arm, keys as `RETRAIN_COLUMNS`; none
+            unless asked for.
+    """
+
+    rows: list[dict[str, Any]]
+    failed: int
+    retrain_rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of results.csv."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Mean and 95% t interval over seeds, per noise, rate and detector; best AUROC first."""
+        finished = [row for row in self.rows if row["status"] == "ok"]
+        lines = []
+        for (*_, detector), group in itertools.groupby(
+            sorted(finished, key=lambda row: (*_setting(row), row["detector"])),
+            key=lambda row: (*_setting(row), row["detector"]),
+        ):
+            rows = list(group)
+            line = {
+                "dataset": rows[0]["dataset"],
+                "noise": rows[0]["noise"],
+                "rate": float(np.mean([row["rate"] for row in rows])),
+                "detector": detector,
+                "seeds": len(rows),
+            }
+            for figure in FIGURES:
+                values = [row[figure] for row in rows if row[figure] is not None]
+                found = mean_interval(values) if values else None
+                for name in ("mean", "low", "high"):
+                    value = None if found is None else getattr(found, name)
+                    line[f"{figure}_{name}"] = None if value is None or np.isnan(value) else value
+            lines.append(line)
+        lines.sort(key=lambda line: (line["noise"], line["rate"], -(line["auroc_mean"] or 0)))
+        return lines
+
+    def retrain_summary(self) -> list[dict[str, Any]]:
+        """A line per noise, rate and arm: `summarise_arms`."""
+        lines = []
+        for _, group in itertools.groupby(sorted(self.retrain_rows, key=_setting), key=_setting):
+            rows = list(group)
+            shared = {name: rows[0][name] for name in ("dataset", "noise", "rate")}
+            lines += [{**shared, **line} for line in summarise_arms(rows)]
+        return lines
+
+    def to_markdown(self) -> str:
+        """A table per noise and rate, in percent, means with the half width of the interval."""
+        parts = []
+        for (noise, rate), group in itertools.groupby(
+            self.summary(), key=lambda line: (line["noise"], line["rate"])
+        ):
+            lines = list(group)
+            parts.append(
+                f"## {lines[0]['dataset']}, {noise}, {rate:.1%}, seeds: {lines[0]['seeds']}\n\n"
+                "| detector | AUROC % | average precision % | removal rate % | seconds |\n"
+                "|---|---|---|---|---|"
+            )
+            parts += [
+                f"| `{line['detector']}` | "
+                + " | ".join(
+                    _with_half_width(line, figure)
+                    for figure in ("auroc", "average_precision", "removal_rate")
+                )
+                + f" | {line['seconds_mean']:,.1f} |"
+                for line in lines
+            ]
+            parts.append("")
+        for (noise, rate), group in itertools.groupby(
+            self.retrain_summary(), key=lambda line: (line["noise"], line["rate"])
+        ):
+            lines = list(group)
+            parts.append(
+                f"## Retrained: {lines[0]['dataset']}, {noise}, {rate:.1%}, "
+                f"seeds: {lines[0]['seeds']}\n\n"
+                "| trained on | selected by | examples | wrong labels | fits its labels % "
+                "| test accuracy % | gain over noisy, points | gap closed % |\n"
+                "|---|---|---|---|---|---|---|---|"
+            )
+            parts += [_retrain_line(line) for line in lines]
+            parts.append("")
+        return "\n".join(parts)
+
+
+def _setting(row: Mapping[str, Any]) -> tuple[str, float]:
+    """Noise and rate; a measured rate may differ between seeds, yet human labels are one cell."""
+    is_measured = row["noise"].partition(":")[0] in MEASURED
+    return row["noise"], -1.0 if is_measured else row["rate"]
+
+
+def _retrain_line(line: Mapping[str, Any]) -> str:
+    closed = line["gap_closed"]
+    cells = (
+        line["arm"].replace("_", " "),
+        f"`{line['selected_by']}`" if line["selected_by"] else "",
+        f"{line['n_train_mean']:,.0f}",
+        f"{line['n_wrong_mean']:,.0f}",
+        f"{100 * line['train_accuracy_mean']:.1f}",
+        _with_half_width(line, "test_accuracy"),
+        _with_half_width(line, "gain") if line["arm"] != "noisy" else "",
+        "" if closed is None else f"{100 * closed:.0f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_half_width(line: Mapping[str, Any], figure: str) -> str:
+    mean, high = line[f"{figure}_mean"], line[f"{figure}_high"]
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.2f}" + ("" if high is None else f" ± {100 * (high - mean):.2f}")
+
+
+def write_tables(report: ExperimentReport, folder: Path) -> None:
+    """results.csv, summary.csv, summary.md, and retrain.csv where there is something in it."""
+    for name, columns, rows in (
+        ("results.csv", COLUMNS, report.rows),
+        ("retrain.csv", RETRAIN_COLUMNS, report.retrain_rows),
+    ):
+        if rows or name == "results.csv":
+            write_csv(folder / name, columns, [[row[key] for key in columns] for row in rows])
+    summary = report.summary()
+    header = list(summary[0]) if summary else ["dataset", "noise", "rate", "detector", "seeds"]
+    write_csv(folder / "summary.csv", header, [list(line.values()) for line in summary])
+    write_text(folder / "summary.md", report.to_markdown())
