@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def machine() -> dict[str, Any]:
 def save(name: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n")
+    text = json.dumps({"machine": machine(), **results}, indent=2, allow_nan=False)
+    # A list of plain values on one line: these files are read by people too.
+    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
+    path.write_text(text + "\n")
     print(f"wrote {path}")
     return path
 
