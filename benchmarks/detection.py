@@ -4,9 +4,10 @@
     python benchmarks/detection.py --preset cpu --data-root DIR [--tasks mnist_uniform,...]
 
 Presets: `smoke` (digits, seconds), `cpu` (minutes a task on two cores), `cpu-full` (hours) and
-`gpu` (ResNet-18; a cell fits one ten-minute call). Finished cells are kept in --out and reused,
-and the results of a task are written after each of its cells, so that it can be stopped at any
-time: the same command goes on. Tasks in different --out folders can run side by side.
+`gpu` (ResNet-18; a cell fits one ten-minute call); --smoke shrinks any of them to seconds. Finished
+cells are kept in --out and reused, and the results of a task are written after each of its cells,
+so that it can be stopped at any time: the same command goes on. Different tasks can run side by
+side, each with fewer --threads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ PAPER_RATES = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1)
 PRESETS: dict[str, dict[str, Task]] = {
     "smoke": {
         "smoke": Task(
-            "digits", {**UNIFORM, **PAIR}, (0.2,), (0, 1), {"model": "mlp", "epochs": 3}, (0,),
+            "digits", UNIFORM, (0.2,), (0, 1), {"model": "mlp", "epochs": 3}, (0,),
             {"epochs": 3}, 300,
         ),
     },
@@ -134,6 +135,23 @@ PRESETS: dict[str, dict[str, Task]] = {
         ),
     },
 }  # fmt: skip
+
+
+def shrunk(task: Task) -> Task:
+    """The same kind of task in seconds: a hundred digits, one epoch, the first cell."""
+    noise = {
+        name: "uniform" if word.startswith("human:") else word for name, word in task.noise.items()
+    }
+    return replace(
+        task,
+        source="digits",
+        noise=noise,
+        rates=task.rates[:1],
+        seeds=task.seeds[:1],
+        training={**task.training, "epochs": 1},
+        retrain=None if task.retrain is None else {**task.retrain, "epochs": 1},
+        limit=100,
+    )
 
 
 def cells(task: Task) -> Iterator[tuple[str, float, int]]:
@@ -200,6 +218,8 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     parser.add_argument("--tasks", help="only these of the preset, joined by commas")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/detection"), help="for the cells")
+    parser.add_argument("--results", type=Path, default=results, help="for the JSON files")
+    parser.add_argument("--smoke", action="store_true", help="the tasks shrunk to seconds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
@@ -207,7 +227,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     if unknown := set(names) - set(preset):
         parser.error(f"{options.preset} has no task {', '.join(sorted(unknown))}: {list(preset)}")
     for name in names:
-        task = preset[name]
+        task = shrunk(preset[name]) if options.smoke else preset[name]
         for report in run(task, options.data_root, options.out / name, options.threads):
             path = save(
                 f"detection_{name}",
@@ -220,7 +240,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
                     "retrained": report.retrain_summary(),
                     "retrain_rows": report.retrain_rows,
                 },
-                results,
+                options.results,
             )
         print(report.to_markdown())
     return path

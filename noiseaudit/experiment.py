@@ -190,6 +190,8 @@ def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) ->
 def _draw(report: ExperimentReport, scored: Sequence[tuple[Cell, Path]], folder: Path) -> None:
     """AUROC by rate; per noise and rate the scores of the first seed, and removal by epoch."""
     figures = make_folder(folder / "figures")
+    for path in figures.glob("*.png"):  # an earlier call's, perhaps of other cells
+        path.unlink()
 
     def save(figure: Figure, name: str) -> None:
         figure.savefig(figures / f"{name}.png", dpi=150, bbox_inches="tight")

@@ -160,13 +160,14 @@ def _with_half_width(line: Mapping[str, Any], figure: str) -> str:
 
 
 def write_tables(report: ExperimentReport, folder: Path) -> None:
-    """results.csv, summary.csv, summary.md, and retrain.csv where there is something in it."""
-    for name, columns, rows in (
-        ("results.csv", COLUMNS, report.rows),
-        ("retrain.csv", RETRAIN_COLUMNS, report.retrain_rows),
-    ):
-        if rows or name == "results.csv":
-            write_csv(folder / name, columns, [[row[key] for key in columns] for row in rows])
+    """results.csv, summary.csv, summary.md, and retrain.csv where something was retrained."""
+    rows = [[row[key] for key in COLUMNS] for row in report.rows]
+    write_csv(folder / "results.csv", COLUMNS, rows)
+    rows = [[row[key] for key in RETRAIN_COLUMNS] for row in report.retrain_rows]
+    if rows:
+        write_csv(folder / "retrain.csv", RETRAIN_COLUMNS, rows)
+    else:
+        (folder / "retrain.csv").unlink(missing_ok=True)  # an earlier call's
     summary = report.summary()
     header = list(summary[0]) if summary else ["dataset", "noise", "rate", "detector", "seeds"]
     write_csv(folder / "summary.csv", header, [list(line.values()) for line in summary])

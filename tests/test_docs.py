@@ -38,6 +38,10 @@ def test_readme_tables_are_what_the_results_give():
         ("recorder_overhead.py", ["--preset", "smoke"]),
         ("planted_flips.py", ["--preset", "smoke"]),
         ("detection.py", ["--preset", "smoke", "--threads", "1"]),
+        (
+            "detection.py",
+            ["--preset", "gpu", "--tasks", "gpu_cifar10n,gpu_cifar100_200", "--smoke"],
+        ),
     ],
 )
 def test_benchmarks_run_in_smoke_form(script, arguments, tmp_path, monkeypatch):

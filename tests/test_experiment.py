@@ -10,6 +10,7 @@ from noiseaudit.cli import main
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
 from noiseaudit.experiment import run_experiment
 from noiseaudit.experiment_report import COLUMNS
+from noiseaudit.retraining import RETRAIN_COLUMNS, arm_names
 
 FAST = {"epochs": 2, "threads": 1, "detectors": ["cumulative_loss", "random"]}
 
@@ -186,3 +187,147 @@ def test_failed_cells_are_exit_code_1(tmp_path, capsys):
     table = pd.read_csv(tmp_path / "o" / "results.csv")
     assert table["status"].tolist() == ["failed", "ok"]
     assert "no class 'truck'" in table["error"][0]
+
+
+def test_retraining_reports_every_arm(tmp_path):
+    settings = {**FAST, "epochs": 6, "seeds": [0, 1], "rates": [0.3], "out": tmp_path / "o"}
+    report = run_experiment(
+        vectors(180), retrain={"epochs": 20}, retrain_by=["area_under_margin"], **settings
+    )
+    with (tmp_path / "o" / "retrain.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == RETRAIN_COLUMNS
+    arms = [(row["arm"], row["selected_by"]) for row in rows if row["seed"] == "0"]
+    assert arms == arm_names(["area_under_margin"])
+    assert {row["epochs"] for row in rows} == {"20"}
+    first = {
+        row["arm"]: row
+        for row in rows
+        if row["seed"] == "0" and row["selected_by"] != "area_under_margin"
+    }
+    # 180 vectors of three classes: 36 to test on, 144 to train on, 14.4 = 14 of each 48 flipped.
+    assert (first["noisy"]["n_train"], first["noisy"]["n_wrong"]) == ("144", "42")
+    assert (first["clean"]["n_train"], first["clean"]["n_wrong"]) == ("144", "0")
+    assert int(first["remove"]["n_train"]) == 144 - int(first["remove"]["n_selected"])
+    assert int(first["remove"]["n_wrong"]) < 42
+    assert int(first["relabel"]["n_wrong"]) < 42
+    # The detector that only selects is not reported on.
+    assert {row["detector"] for row in report.rows} == {"cumulative_loss", "random"}
+    assert "## Retrained: " in (tmp_path / "o" / "summary.md").read_text()
+
+
+def test_retraining_adds_to_finished_cells_and_is_reused(tmp_path, monkeypatch):
+    from noiseaudit import retraining
+
+    calls = count_trainings(monkeypatch)
+    trained = []
+    real = retraining.train
+    monkeypatch.setattr(retraining, "train", lambda *a, **k: trained.append(1) or real(*a, **k))
+    data, test = vectors(), vectors(30, seed=3)
+    settings = {**FAST, "seeds": [0], "out": tmp_path / "o"}
+    run_experiment(data, **settings)
+    first = run_experiment(data, retrain=True, test=test, **settings)
+    assert len(trained) == len(arm_names())
+    assert (
+        run_experiment(data, retrain=True, test=test, **settings).retrain_rows == first.retrain_rows
+    )
+    assert len(trained) == len(arm_names())
+    assert len(calls) == 3  # each time the stored training run was read
+    run_experiment(data, **settings)
+    assert not (tmp_path / "o" / "retrain.csv").exists()  # not of this call
+
+
+def test_an_arm_that_fails_is_recorded(tmp_path, monkeypatch):
+    from noiseaudit import experiment_cell
+
+    real = experiment_cell.retrain_arm
+
+    def fail_on_removal(arm, *arguments, **options):
+        if arm.name == "remove":
+            raise DataError("nothing left")
+        return real(arm, *arguments, **options)
+
+    monkeypatch.setattr(experiment_cell, "retrain_arm", fail_on_removal)
+    report = run_experiment(vectors(), retrain=True, seeds=[0], out=tmp_path / "o", **FAST)
+    assert report.failed == 1
+    status = {row["arm"]: row["status"] for row in report.retrain_rows}
+    assert status == {**dict.fromkeys(status, "ok"), "remove": "failed"}
+    assert {row["status"] for row in report.rows} == {"ok"}
+    assert "DataError: nothing left" in (tmp_path / "o" / "retrain.csv").read_text()
+
+
+def test_an_interrupted_cell_of_other_settings_starts_over(tmp_path, monkeypatch):
+    from noiseaudit import experiment_cell
+
+    settings = {**FAST, "seeds": [0], "out": tmp_path / "o"}
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment_cell, "_evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(vectors(), **settings)
+    monkeypatch.undo()
+    calls = count_trainings(monkeypatch)
+    report = run_experiment(vectors(), **{**settings, "epochs": 3})
+    assert report.failed == 0
+    assert len(calls) == 1
+
+
+def test_arrays_of_a_cell_are_kept_and_give_its_figures(tmp_path):
+    data = vectors()
+    report = run_experiment(
+        data, noise=["pair"], rates=[0.2], seeds=[0], out=tmp_path / "o", **FAST
+    )
+    folder = tmp_path / "o" / "cells" / "pair_0.2_0"
+    with np.load(folder / "scores.npz", allow_pickle=False) as stored:
+        kept = dict(stored)
+    assert kept["is_corrupted"].sum() == 18
+    by_epoch = np.load(folder / "removal_by_epoch.npz", allow_pickle=False)
+    for row in report.rows:
+        assert na.evaluation.auroc(kept[row["detector"]], kept["is_corrupted"]) == row["auroc"]
+        if row["detector"] != "random":
+            rates = by_epoch[row["detector"]]
+            assert len(rates) == FAST["epochs"]
+            assert rates[-1] == row["removal_rate"]
+    figures = {path.name for path in (tmp_path / "o" / "figures").iterdir()}
+    assert figures == {"auroc_pair.png", "scores_pair_0.2.png", "removal_by_epoch_pair_0.2.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"retrain": {"epoch": 3}}, UsageError, "retrain does not take epoch; only augm"),
+        ({"retrain_by": ["cumulative_loss"]}, UsageError, "are for retrain"),
+        ({"retrain": True, "retrain_by": ["lossy"]}, UnknownNameError, "unknown detector 'lossy'"),
+        ({"retrain": {"model": "nope"}}, UnknownNameError, "unknown model"),
+    ],
+)
+def test_bad_retraining_arguments(arguments, error, words):
+    with pytest.raises(error, match=words):
+        run_experiment(vectors(), **{**FAST, **arguments})
+
+
+def test_retraining_from_the_command_line(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    x = random.integers(0, 60, (120, 8, 8), dtype=np.uint8) + 120 * (np.arange(120) % 2)[
+        :, None, None
+    ].astype(np.uint8)
+    y = np.arange(120) % 2
+    np.savez(tmp_path / "d.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
+    arguments = [
+        "experiment", str(tmp_path / "d.npz"), "--seeds", "0", "--rates", "0.2", "--epochs", "2",
+        "--detectors", "random", "--model", "mlp", "--threads", "1", "--limit", "60",
+        "--retrain", "--retrain-epochs", "3", "--retrain-augmentation", "none",
+        "--out", str(tmp_path / "o"),
+    ]  # fmt: skip
+    assert main([*arguments, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["files"]["retrain"] == str(tmp_path / "o" / "retrain.csv")
+    noisy = summary["retrain_summary"][0]
+    assert (noisy["arm"], noisy["n_train_mean"], noisy["n_wrong_mean"]) == ("noisy", 60, 12)
+    assert main([*arguments, "--retrain-by", "random"]) == 0
+    assert "relabel" in capsys.readouterr().out
+    without = ["experiment", "digits", "--retrain-epochs", "3", "--out", str(tmp_path / "p")]
+    assert main(without) == 2
+    assert "add it" in capsys.readouterr().err

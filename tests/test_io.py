@@ -102,3 +102,15 @@ def test_npz_never_pickles(tmp_path):
 def test_json_is_utf8_text(tmp_path):
     _io.write_json(tmp_path / "a.json", {"emoji": "😀"})
     assert json.loads((tmp_path / "a.json").read_bytes().decode("utf-8")) == {"emoji": "😀"}
+
+
+def test_npz_comes_back_and_damage_is_told(tmp_path):
+    path = tmp_path / "a.npz"
+    _io.write_npz(path, {"x": np.arange(3), "y": np.ones(2)})
+    assert _io.read_npz(path)["x"].tolist() == [0, 1, 2]
+    assert list(_io.read_npz(path, ["y"])) == ["y"]
+    for names, damage in ((["z"], None), (None, b"PK\x03\x04 cut"), (None, b"")):
+        if damage is not None:
+            path.write_bytes(damage)
+        with pytest.raises(OutputError, match=r"a\.npz cannot be read.*--no-resume"):
+            _io.read_npz(path, names)

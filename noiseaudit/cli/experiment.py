@@ -90,8 +90,11 @@ def experiment(
         if (changes or selectors) and not retrain:
             raise UsageError("--retrain-by, -epochs and -augmentation are for --retrain; add it")
         # As in audit: what can be wrong without reading the data must come first.
-        check_options(options.names(detectors), model, device, augmentation, None)
-        check_options([*selectors, "random"], model, device, retrain_augmentation or "auto", None)
+        for asked, augmented in (
+            (options.names(detectors), augmentation),
+            (selectors or None, retrain_augmentation or "auto"),
+        ):
+            check_options(asked, model, device, augmented, None)
         make_folder(out)
         # Retraining needs the test split too; a limit is of what is trained on.
         needs_test = retrain and split is None
