@@ -92,7 +92,9 @@ PRESETS: dict[str, dict[str, Task]] = {
         ),
     },
     "cpu": {
-        "mnist_uniform": Task("mnist", UNIFORM, PAPER_RATES, training=MLP),
+        "mnist_uniform": Task(
+            "mnist", UNIFORM, PAPER_RATES, training=MLP, held_out_seeds=(0,)
+        ),
         "mnist_pair": Task("mnist", PAIR, (0.2,), training={**MLP, "augmentation": "none"}),
         "mnist_pair_augmented": Task("mnist", PAIR, (0.2,), training=MLP),
         "fashion_mnist": Task("fashion_mnist", {**UNIFORM, **PAIR}, (0.2,), training=MLP),
@@ -106,7 +108,7 @@ PRESETS: dict[str, dict[str, Task]] = {
         ),
         "retrain_cifar10": Task(
             "cifar10", UNIFORM, (0.2, 0.4), FIVE, CNN, (),
-            {"epochs": 15, "augmentation": "none"}, 10_000,
+            {"epochs": 12, "augmentation": "none"}, 25_000,
         ),
     },
     "cpu-full": {
