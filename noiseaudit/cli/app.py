@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Find the labels not to trust in a labelled data set, from one training run.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
