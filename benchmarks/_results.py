@@ -33,7 +33,7 @@ def save(name: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
     path = folder / f"{name}.json"
     text = json.dumps({"machine": machine(), **results}, indent=2, allow_nan=False)
     # A list of plain values on one line: these files are read by people too.
-    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
+    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + re.sub(r"\n\s*", " ", m[1]) + "]", text)
     path.write_text(text + "\n")
     print(f"wrote {path}")
     return path

@@ -9,12 +9,22 @@ from collections.abc import Iterable
 from functools import cache
 from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from noiseaudit.errors import check_name
 from noiseaudit.evidence import Evidence
+from noiseaudit.observers import Observer
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
 
-__all__ = ["Detector", "create_detectors", "detector_types", "training_statistics"]
+__all__ = [
+    "Detector",
+    "WatchingDetector",
+    "create_detectors",
+    "detector_types",
+    "training_statistics",
+]
 
 _FAMILIES = "noiseaudit.detectors"
 
@@ -32,7 +42,7 @@ class Detector(Protocol):
     summary: ClassVar[str]
     """What a high score means, in one line."""
     needs: ClassVar[tuple[str, ...]]
-    """Stages that must have run: "training" or nothing."""
+    """What must have run: "training", "watching" (that with its own observer), "pred_probs"."""
     cost: ClassVar[str]
     """Cost beyond what the stages it needs cost anyway."""
     source: ClassVar[str]
@@ -42,6 +52,18 @@ class Detector(Protocol):
 
     def rank(self, evidence: Evidence) -> Ranking:
         """Suspicion of every example; higher = more suspicious."""
+
+
+@runtime_checkable
+class WatchingDetector(Detector, Protocol):
+    """A detector that needs "watching": an observer of its own in the training run."""
+
+    @property
+    def statistic(self) -> str:
+        """The name of what the observer records; it says all that this depends on."""
+
+    def observer(self, ids: NDArray[np.int64], seed: int) -> Observer:
+        """A fresh observer; what it computes is called `statistic`."""
 
 
 @cache
@@ -70,6 +92,7 @@ def create_detectors(names: Iterable[str] | None = None) -> list[Detector]:
         UnknownNameError: for a name that does not exist, with the nearest that does.
     """
     types = detector_types()
+    names = [names] if isinstance(names, str) else names
     wanted = list(types) if names is None else list(dict.fromkeys(names))
     return [types[check_name(name, types, "detector")]() for name in wanted]
 

@@ -7,6 +7,7 @@ every detector sees identical noise, data order and initial weights.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,14 @@ from tqdm.auto import tqdm
 from noiseaudit._io import make_folder, read_npz
 from noiseaudit.corruption import parse_noise
 from noiseaudit.detector import create_detectors
-from noiseaudit.errors import UsageError
+from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.experiment_cell import FAILURES, Cell, Job, failed_cell, run_cell
 from noiseaudit.experiment_report import MEASURED, ExperimentReport, write_tables
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
 from noiseaudit.report.plots import plot_auroc, plot_removal_by_epoch, plot_scores
 from noiseaudit.retraining import arm_names, split_off_test
-from noiseaudit.scoring import check_options
+from noiseaudit.scoring import check_options, make_plan
 from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ __all__ = ["run_experiment"]
 
 logger = logging.getLogger(__name__)
 
-_RESULTS = ("results.csv", "summary.csv", "summary.md", "retrain.csv")
+_RESULTS = ("results.csv", "summary.csv", "summary.md", "retrain.csv", "retrain_summary.csv")
 _FORMAT = 2
 
 
@@ -62,7 +63,8 @@ def run_experiment(
 
     Cost: per noise, rate and seed one training run, `folds` more if a detector needs
     out-of-sample probabilities, and with `retrain` five more and two for each of `retrain_by`.
-    Disk: per cell about `n * (4 * s * epochs + 8 * d)` bytes for s statistics and d detectors.
+    Disk: per cell about `n * (4 * s * epochs + 8 * (s + d + k))` bytes for s statistics, d
+    detectors and k classes: 80 MB for 60,000 examples and 30 epochs.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -78,7 +80,9 @@ def run_experiment(
         retrain_by: detectors whose most suspicious examples, as many as `is_label_issue` flags,
             are removed or relabelled, beside those that it flags.
         test: clean examples to measure accuracy on, anything that `load` accepts. Default: the
-            source's test split, else a fifth of every class; neither is corrupted or trained on.
+            source's test split, else a fifth of every class. That part of the source is left out of
+            noise and training whenever something is retrained; it is then another data set, and
+            needs another `out`, where the source has no test split.
         resume: False starts over.
         progress: show progress on stderr when it is a terminal.
         training: `model`, `epochs`, `augmentation`, `recipe`, `device`, `threads` as in `audit`.
@@ -103,11 +107,13 @@ def run_experiment(
     selectors = [detector.name for detector in create_detectors(retrain_by)]
     chosen = create_detectors([*reported, *selectors])
     cells = _grid(noise, rates, seeds)
-    dataset = load(source, device=training.get("device", "auto"), progress=progress)
-    if test is not None:
-        test = load(test, device=training.get("device", "auto"), progress=progress)
-    elif retraining is not None:
-        dataset, test = split_off_test(dataset)
+    device = training.get("device", "auto")
+    dataset = load(source, device=device, progress=progress)
+    if retraining is not None:
+        given = None if test is None else load(test, device=device, progress=progress)
+        dataset, test = split_off_test(dataset, given)
+    # What does not fit the data must not be found cell by cell.
+    plans = [make_plan(dataset, **how) for how in (training, retraining) if how is not None]
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "command": "experiment",
@@ -116,48 +122,62 @@ def run_experiment(
         "noise": list(noise),
         "rates": list(rates),
         "seeds": list(seeds),
-        "detectors": [detector.name for detector in chosen],
-        "retrained": retraining is not None,
+        "detectors": reported,
+        "recipe": plans[0].recipe.to_dict(),
+        "retrain": None
+        if retraining is None
+        else {
+            "recipe": plans[1].recipe.to_dict(),
+            "selectors": selectors,
+            "test": test.fingerprint,
+        },
         "versions": package_versions(),
         "status": "running",
     }
-    steps = 1 if retraining is None else 1 + len(arm_names(selectors))
+    steps = len(cells) * (1 if retraining is None else 1 + len(arm_names(selectors)))
     with (
         output_folder(out, manifest, _RESULTS, resume=resume) as folder,
         tqdm(
-            total=len(cells) * steps, unit="step", disable=None if progress else True,
-            dynamic_ncols=True,
+            total=steps, unit="step", disable=None if progress else True, dynamic_ncols=True
         ) as bar,
-    ):  # fmt: skip
-        job = Job(dataset, test, chosen, selectors, folds, training, retraining, resume, bar.update)
-        rows: list[dict[str, Any]] = []
-        retrain_rows: list[dict[str, Any]] = []
-        scored: list[tuple[Cell, Path]] = []
-        failed = 0
-        for done, cell in enumerate(cells, start=1):
-            bar.set_description(f"{cell.noise} {cell.rate} seed {cell.seed}")
-            place = folder / "cells" / cell.folder_name
-            try:
-                results = run_cell(job, cell, place)
-            except FAILURES as error:
-                logger.error("%s failed: %s", cell.folder_name, error)  # noqa: TRY400 - told plainly
-                results = failed_cell(job, cell, error)
-                failed += 1
-            else:
-                scored.append((cell, place))
-                failed += sum(row["status"] != "ok" for row in results.retrain_rows)
-            rows += [row for row in results.rows if row["detector"] in reported]
-            retrain_rows += results.retrain_rows
-            bar.update(done * steps - bar.n)
-        report = ExperimentReport(rows, failed, retrain_rows)
+    ):
+        if not resume:
+            for name in ("cells", "clean", "figures"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        job = Job(dataset, test, chosen, selectors, folds, training, retraining, bar.update)
+        report, scored = _run_cells(job, cells, reported, folder, bar)
         if out is not None:
             write_tables(report, folder)
             _draw(report, scored, folder)
-            write_manifest(
-                folder / "manifest.json",
-                {**manifest, "status": "failed" if failed else "done"},
-            )
+            status = "failed" if report.failed else "done"
+            write_manifest(folder / "manifest.json", {**manifest, "status": status})
     return report
+
+
+def _run_cells(
+    job: Job, cells: Sequence[Cell], reported: Sequence[str], folder: Path, bar: Any
+) -> tuple[ExperimentReport, list[tuple[Cell, Path]]]:
+    """All cells, whichever of them fail, and the folders of those that were scored."""
+    rows: list[dict[str, Any]] = []
+    retrain_rows: list[dict[str, Any]] = []
+    scored: list[tuple[Cell, Path]] = []
+    failed = 0
+    for done, cell in enumerate(cells, start=1):
+        bar.set_description(f"{cell.noise} {cell.rate} seed {cell.seed}")
+        place = folder / "cells" / cell.folder_name
+        try:
+            results = run_cell(job, cell, place)
+        except FAILURES as error:
+            logger.error("%s failed: %s", cell.folder_name, error)  # noqa: TRY400 - told plainly
+            results = failed_cell(job, cell, error)
+            failed += 1
+        else:
+            scored.append((cell, place))
+            failed += sum(row["status"] != "ok" for row in results.retrain_rows)
+        rows += [row for row in results.rows if row["detector"] in reported]
+        retrain_rows += results.retrain_rows
+        bar.update(done * bar.total // len(cells) - bar.n)
+    return ExperimentReport(rows, failed, retrain_rows), scored
 
 
 def _retraining_options(
@@ -165,11 +185,16 @@ def _retraining_options(
 ) -> dict[str, Any] | None:
     if retrain is False:
         return None
-    changes = {} if retrain is True else dict(retrain)
+    changes: dict[str, Any] = {} if retrain is True else dict(retrain)
     known = ("augmentation", "device", "epochs", "model", "recipe", "threads")
     if unknown := sorted(changes.keys() - set(known)):
         raise UsageError(f"retrain does not take {', '.join(unknown)}; only {', '.join(known)}")
-    return {**training, **changes}
+    options = {**training, **changes}
+    if "recipe" not in changes and isinstance(options.get("recipe"), Mapping):
+        # What the audit's recipe says of a thing gives way to what is said of retraining.
+        kept = {key: item for key, item in options["recipe"].items() if key not in changes}
+        options["recipe"] = kept
+    return options
 
 
 def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) -> list[Cell]:
@@ -208,13 +233,17 @@ def _draw(report: ExperimentReport, scored: Sequence[tuple[Cell, Path]], folder:
         cell, place = group[0]
         rate = "" if cell.rate is None else f" {cell.rate:.1%}"
         title = f"{report.rows[0]['dataset']}, {cell.noise}{rate}"
-        arrays = read_npz(place / "scores.npz")
+        try:
+            arrays = read_npz(place / "scores.npz")
+            rates = [read_npz(place / "removal_by_epoch.npz") for _, place in group]
+        except OutputError as error:
+            logger.warning("no figures of %s: %s", setting, error)
+            continue
         scores = {name: arrays[name] for name in sorted(reported & arrays.keys())}
         figure = plot_scores(scores, arrays["is_corrupted"], f"{title}, seed {cell.seed}")
         save(figure, f"scores_{setting}")
         if not arrays["is_corrupted"].any():
             continue  # nothing to remove
-        rates = [read_npz(place / "removal_by_epoch.npz") for _, place in group]
         by_epoch = {
             name: np.stack([item[name] for item in rates])
             for name in sorted(reported.intersection(*rates))

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from noiseaudit._io import make_folder, read_json, write_json, write_npz
+from noiseaudit._io import make_folder, write_json, write_npz
 from noiseaudit.corruption import Corruption, inject_noise, parse_noise
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
@@ -23,8 +25,8 @@ from noiseaudit.evaluation import evaluate, removal_rate
 from noiseaudit.experiment_report import COLUMNS
 from noiseaudit.findings import find_issues
 from noiseaudit.loaders import load
-from noiseaudit.manifest import differences
-from noiseaudit.retraining import RETRAIN_COLUMNS, arm_names, make_arms, retrain_arm
+from noiseaudit.manifest import differences, read_manifest
+from noiseaudit.retraining import RETRAIN_COLUMNS, Arm, arm_names, make_arms, retrain_arm
 from noiseaudit.scoring import Scores, make_plan, rank_by_epoch, score_examples
 from noiseaudit.training.run import TrainingPlan
 
@@ -77,7 +79,6 @@ class Job:
         folds: of the cross-validation.
         training: options of `make_plan` for the audit.
         retraining: the same for retraining, or None for none.
-        resume: whether what is in the folder may be used.
         advance: called after each step.
     """
 
@@ -88,7 +89,6 @@ class Job:
     folds: int
     training: Mapping[str, Any]
     retraining: Mapping[str, Any] | None
-    resume: bool
     advance: Callable[[], object]
 
     @property
@@ -123,36 +123,33 @@ def run_cell(job: Job, cell: Cell, folder: Path) -> CellResults:
     corruption = _inject(job.dataset, cell)
     noisy = corruption.dataset
     plan = make_plan(noisy, seed=cell.seed, **job.training)
-    make_folder(folder)
-    config = {"format": _FORMAT, **plan.config(noisy), "folds": job.folds}
-    stored = _read_stored(folder, config) if job.resume else None
+    config = {**plan.config(noisy), "cell_format": _FORMAT, "folds": job.folds}
+    stored = _read_stored(folder, config)
     names = [detector.name for detector in job.detectors]
     rows = [] if stored is None else [row for row in stored["rows"] if row["detector"] in names]
     is_scored = len(rows) == len(names)
     if is_scored and job.retraining is None:
         logger.info("%s: reused", cell.folder_name)
         return CellResults(rows)
-    # One that was interrupted goes on; other settings than the stored ones start over.
-    write_json(folder / "cell.json", stored or {"config": config, "rows": []})
+    if stored is None:  # nothing there, or of other settings; one that was interrupted goes on
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(make_folder(folder) / "cell.json", {"config": config, "rows": []})
     scores = score_examples(
-        noisy, plan, job.detectors, folder,
-        folds=job.folds, resume=stored is not None, keep_trajectories=True,
-    )  # fmt: skip
+        noisy, plan, job.detectors, folder, folds=job.folds, keep_trajectories=True
+    )
     if not is_scored:
         rows = _evaluate(scores, corruption, cell, job.dataset.name)
         _keep(scores, corruption, job.detectors, plan, folder)
         write_json(folder / "cell.json", {"config": config, "rows": rows})
+        (folder / "training" / "checkpoint.pt").unlink(missing_ok=True)  # nothing goes on from it
     job.advance()
     return CellResults(rows, _retrain(job, cell, corruption, scores, folder))
 
 
 def _read_stored(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """What an earlier run left in the cell, None if it had other settings or there was none."""
-    path = folder / "cell.json"
-    stored = read_json(path) if path.exists() else None
-    if stored is None or differences(stored["config"], config):
-        return None
-    return dict(stored)
+    stored = read_manifest(folder / "cell.json") or {}
+    return None if differences(stored.get("config", {}), config) else stored
 
 
 def _evaluate(
@@ -219,9 +216,13 @@ def _retrain(
         row = _retrain_row(job, cell, (arm.name, arm.selected_by))
         row["rate"] = corruption.rate
         row["n_selected"], row["n_train"] = arm.n_selected, len(arm.dataset)
-        row["n_wrong"] = 0 if arm.name == "clean" else _count_wrong(arm.dataset, corruption)
+        is_wrong = _find_wrong(arm, corruption)
+        row["n_wrong"] = int(is_wrong.sum())
         try:
-            row |= retrain_arm(arm, job.test, plan, folder / "retrain", resume=job.resume)
+            # The clean labels are the same whatever the noise: trained on once for each seed.
+            place = folder.parent.parent / "clean" / str(cell.seed)
+            place = place if arm.name == "clean" else folder / "retrain"
+            row |= retrain_arm(arm, job.test, plan, place, is_wrong=is_wrong)
         except FAILURES as error:
             logger.error("%s, %s failed: %s", cell.folder_name, arm.file_name, error)  # noqa: TRY400
             row |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
@@ -230,11 +231,14 @@ def _retrain(
     return rows
 
 
-def _count_wrong(dataset: LabeledDataset, corruption: Corruption) -> int:
-    """How many labels of a part of the noisy data, relabelled or not, are not the clean ones."""
+def _find_wrong(arm: Arm, corruption: Corruption) -> NDArray[np.bool_]:
+    """Which labels of a part of the noisy data, relabelled or not, are not the clean ones."""
+    if arm.name == "clean":
+        return np.zeros(len(arm.dataset), dtype=bool)
     by_id = np.argsort(corruption.dataset.ids)
-    rows = by_id[np.searchsorted(corruption.dataset.ids[by_id], dataset.ids)]
-    return int((dataset.labels != corruption.clean_labels[rows]).sum())
+    rows = by_id[np.searchsorted(corruption.dataset.ids[by_id], arm.dataset.ids)]
+    is_wrong: NDArray[np.bool_] = arm.dataset.labels != corruption.clean_labels[rows]
+    return is_wrong
 
 
 def _retrain_row(job: Job, cell: Cell, arm: tuple[str, str]) -> dict[str, Any]:

@@ -89,8 +89,10 @@ class ExperimentReport:
         lines = []
         for _, group in itertools.groupby(sorted(self.retrain_rows, key=_setting), key=_setting):
             rows = list(group)
-            shared = {name: rows[0][name] for name in ("dataset", "noise", "rate")}
-            lines += [{**shared, **line} for line in summarise_arms(rows)]
+            finished = [row for row in rows if row["status"] == "ok"]
+            if finished:
+                shared = {name: finished[0][name] for name in ("dataset", "noise", "rate")}
+                lines += [{**shared, **line} for line in summarise_arms(rows)]
         return lines
 
     def to_markdown(self) -> str:
@@ -120,11 +122,10 @@ class ExperimentReport:
         ):
             lines = list(group)
             parts.append(
-                f"## Retrained: {lines[0]['dataset']}, {noise}, {rate:.1%}, "
-                f"seeds: {lines[0]['seeds']}\n\n"
-                "| trained on | selected by | examples | wrong labels | fits its labels % "
+                f"## Retrained: {lines[0]['dataset']}, {noise}, {rate:.1%}\n\n"
+                "| trained on | selected by | seeds | examples | wrong labels | fits its labels % "
                 "| test accuracy % | gain over noisy, points | gap closed % |\n"
-                "|---|---|---|---|---|---|---|---|"
+                "|---|---|---|---|---|---|---|---|---|"
             )
             parts += [_retrain_line(line) for line in lines]
             parts.append("")
@@ -133,18 +134,19 @@ class ExperimentReport:
 
 def _setting(row: Mapping[str, Any]) -> tuple[str, float]:
     """Noise and rate; a measured rate may differ between seeds, yet human labels are one cell."""
-    is_measured = row["noise"].partition(":")[0] in MEASURED
+    is_measured = row["rate"] is None or row["noise"].partition(":")[0] in MEASURED
     return row["noise"], -1.0 if is_measured else row["rate"]
 
 
 def _retrain_line(line: Mapping[str, Any]) -> str:
     closed = line["gap_closed"]
+    counts = (line["n_train_mean"], line["n_wrong_mean"])
     cells = (
         line["arm"].replace("_", " "),
         f"`{line['selected_by']}`" if line["selected_by"] else "",
-        f"{line['n_train_mean']:,.0f}",
-        f"{line['n_wrong_mean']:,.0f}",
-        f"{100 * line['train_accuracy_mean']:.1f}",
+        str(line["seeds"]),
+        *("-" if count is None else f"{count:,.0f}" for count in counts),
+        "-" if line["seeds"] == 0 else f"{100 * line['train_accuracy_mean']:.1f}",
         _with_half_width(line, "test_accuracy"),
         _with_half_width(line, "gain") if line["arm"] != "noisy" else "",
         "" if closed is None else f"{100 * closed:.0f}",
@@ -160,14 +162,18 @@ def _with_half_width(line: Mapping[str, Any], figure: str) -> str:
 
 
 def write_tables(report: ExperimentReport, folder: Path) -> None:
-    """results.csv, summary.csv, summary.md, and retrain.csv where something was retrained."""
+    """results.csv, summary.csv, summary.md, and two more where something was retrained."""
     rows = [[row[key] for key in COLUMNS] for row in report.rows]
     write_csv(folder / "results.csv", COLUMNS, rows)
-    rows = [[row[key] for key in RETRAIN_COLUMNS] for row in report.retrain_rows]
-    if rows:
+    if report.retrain_rows:
+        rows = [[row[key] for key in RETRAIN_COLUMNS] for row in report.retrain_rows]
         write_csv(folder / "retrain.csv", RETRAIN_COLUMNS, rows)
-    else:
-        (folder / "retrain.csv").unlink(missing_ok=True)  # an earlier call's
+        lines = report.retrain_summary()
+        values = [list(line.values()) for line in lines]
+        write_csv(folder / "retrain_summary.csv", list(lines[0]), values)
+    else:  # an earlier call's
+        for name in ("retrain.csv", "retrain_summary.csv"):
+            (folder / name).unlink(missing_ok=True)
     summary = report.summary()
     header = list(summary[0]) if summary else ["dataset", "noise", "rate", "detector", "seeds"]
     write_csv(folder / "summary.csv", header, [list(line.values()) for line in summary])

@@ -13,7 +13,9 @@ from noiseaudit.errors import ManifestMismatchError, OutputError
 
 __all__ = ["differences", "package_versions", "read_manifest", "require_same", "write_manifest"]
 
-_PACKAGES = ("noiseaudit", "torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn")
+_PACKAGES = (
+    "noiseaudit", "torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "cleanlab",
+)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import make_folder, read_json, write_json
+from noiseaudit._io import make_folder, write_json
 from noiseaudit.crossval import assign_folds
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
 from noiseaudit.errors import DataError
-from noiseaudit.evaluation import mean_interval
+from noiseaudit.evaluation import Interval, mean_interval
 from noiseaudit.findings import Findings
-from noiseaudit.manifest import differences
+from noiseaudit.manifest import differences, read_manifest
 from noiseaudit.ranking import Ranking
 from noiseaudit.seeding import generator
 from noiseaudit.training.clean_pass import CleanPass
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 RETRAIN_COLUMNS = (
     "dataset", "noise", "rate", "seed", "arm", "selected_by", "n_selected", "n_train", "n_wrong",
-    "epochs", "train_accuracy", "test_accuracy", "seconds", "status", "error",
+    "epochs", "train_accuracy", "wrong_fitted", "test_accuracy", "seconds", "status", "error",
 )  # fmt: skip
 """Columns of retrain.csv."""
 
@@ -55,7 +55,8 @@ VERDICT = "is_label_issue"
 """The selection that is always made: the audit's own verdict."""
 
 _TEST_SHARE = 5  # one fifth, where the source has no test split
-_FITTED = 0.9
+_FITTED = 0.5
+_FORMAT = 1
 _LEAST_GAP = 0.01
 
 
@@ -87,18 +88,31 @@ def arm_names(selectors: Iterable[str] = ()) -> list[tuple[str, str]]:
     return [("noisy", ""), ("clean", ""), ("random_removal", ""), *chosen]
 
 
-def split_off_test(dataset: LabeledDataset) -> tuple[LabeledDataset, LabeledDataset]:
+def split_off_test(
+    dataset: LabeledDataset, test: LabeledDataset | None = None
+) -> tuple[LabeledDataset, LabeledDataset]:
     """What to train on and what to test on.
 
-    The test split is the test set; without one, a fifth of every class is held out, the same
-    whatever the seed of a run.
+    The data set's test split is never trained on. The test set is `test`, else that split, else a
+    fifth of every class, the same whatever the seed of a run.
+
+    Raises:
+        DataError: if a model of one cannot be tested on the other.
     """
-    if dataset.split is not None:
+    is_test = np.zeros(len(dataset), dtype=bool)
+    if dataset.split is not None and (dataset.split != "test").any():
         is_test = dataset.split == "test"
-        if 0 < is_test.sum() < len(dataset):
-            return dataset.subset(~is_test), dataset.subset(is_test)
-    is_test = assign_folds(dataset.labels, min(_TEST_SHARE, len(dataset)), seed=0) == 0
-    return dataset.subset(~is_test), dataset.subset(is_test)
+    if test is None and not is_test.any():
+        is_test = assign_folds(dataset.labels, min(_TEST_SHARE, len(dataset)), seed=0) == 0
+    train = dataset.subset(~is_test) if is_test.any() else dataset
+    test = dataset.subset(is_test) if test is None else test
+    for what, mine, other in (
+        ("class names", test.class_names, train.class_names),
+        ("inputs of shape", test.input_shape, train.input_shape),
+    ):
+        if mine != other:
+            raise DataError(f"the test set has {what} {mine}, the training set {other}")
+    return train, test
 
 
 def make_arms(
@@ -109,8 +123,8 @@ def make_arms(
     *,
     seed: int,
     selectors: Iterable[str] = (),
-) -> list[Arm]:
-    """The arms, as `arm_names` lists them.
+) -> Iterator[Arm]:
+    """The arms, one at a time, as `arm_names` lists them.
 
     The verdict selects what it flags; a detector its most suspicious, as many as the verdict
     flags: how many are truly wrong is never used. Random removal takes as many. Relabelling gives
@@ -130,16 +144,14 @@ def make_arms(
     at_random = np.ones(len(noisy), dtype=bool)
     drawn = generator(seed, "random-removal").permutation(len(noisy))[:count]
     at_random[drawn] = False
-    arms = [
-        Arm("noisy", "", 0, noisy),
-        Arm("clean", "", 0, clean),
-        Arm("random_removal", "", count, noisy.subset(at_random)),
-    ]
-    arms += [Arm("remove", name, count, noisy.subset(~mask)) for name, mask in masks.items()]
+    yield Arm("noisy", "", 0, noisy)
+    yield Arm("clean", "", 0, clean)
+    yield Arm("random_removal", "", count, noisy.subset(at_random))
+    for name, mask in masks.items():
+        yield Arm("remove", name, count, noisy.subset(~mask))
     for name, mask in masks.items():
         labels = np.where(mask, findings.suggested, noisy.labels)
-        arms.append(Arm("relabel", name, count, noisy.with_labels(labels)))
-    return arms
+        yield Arm("relabel", name, count, noisy.with_labels(labels))
 
 
 def retrain_arm(
@@ -148,25 +160,32 @@ def retrain_arm(
     plan: TrainingPlan,
     folder: Path,
     *,
-    resume: bool = True,
+    is_wrong: NDArray[np.bool_],
 ) -> dict[str, Any]:
     """Train on the arm, test, and keep the result in `folder`; a kept one is reused.
 
+    Args:
+        arm: what to train on.
+        test: clean examples.
+        plan: how to train.
+        folder: of this cell's arms.
+        is_wrong: (n,) which of the arm's labels are wrong, to say how many of them were fitted.
+
     Returns:
-        `epochs`, `train_accuracy` (share of the arm's labels that the final model predicts, eval
-        mode, no augmentation), `test_accuracy`, `seconds` of training.
+        `epochs`; `train_accuracy` and `wrong_fitted`, the share of the arm's labels, and of its
+        wrong ones (None if there are none), that the final model predicts in eval mode without
+        augmentation; `test_accuracy`; `seconds` of training.
 
     Raises:
-        DataError: if fewer than two examples are left, or the test set is of another kind.
+        DataError: if fewer than two examples are left.
     """
     if len(arm.dataset) < 2:
         raise DataError(f"{arm.file_name} leaves {len(arm.dataset)} examples; nothing to train on")
-    _check_test(test, arm.dataset)
-    config = {**plan.config(arm.dataset), "test": test.fingerprint}
+    config = {**plan.config(arm.dataset), "arm_format": _FORMAT, "test": test.fingerprint}
     path = make_folder(folder) / f"{arm.file_name}.json"
     checkpoint = path.with_suffix(".pt")
-    stored = read_json(path) if resume and path.exists() else None
-    if stored is not None and not differences(stored["config"], config):
+    stored = read_manifest(path) or {}
+    if not differences(stored.get("config", {}), config):
         if stored["result"] is not None:
             logger.info("%s: reused", path)
             return dict(stored["result"])
@@ -184,18 +203,20 @@ def retrain_arm(
             checkpoint=checkpoint,
             config=config,
         )
-        fitted = _accuracy(CleanPass(trained.model, trained.inputs), arm.dataset.labels)
+        is_fitted = _is_right(CleanPass(trained.model, trained.inputs), arm.dataset.labels)
         inputs = Inputs(test, plan.device, scaled_like=trained.inputs)
-        tested = _accuracy(CleanPass(trained.model, inputs), test.labels)
+        is_right = _is_right(CleanPass(trained.model, inputs), test.labels)
+    fitted = float(is_fitted[is_wrong].mean()) if is_wrong.any() else None
     result = {
         "epochs": len(trained.history),
-        "train_accuracy": fitted,
-        "test_accuracy": tested,
+        "train_accuracy": float(is_fitted.mean()),
+        "wrong_fitted": fitted,
+        "test_accuracy": float(is_right.mean()),
         "seconds": sum(epoch["seconds"] for epoch in trained.history),
     }
-    if arm.name == "noisy" and fitted < _FITTED:
+    if arm.name == "noisy" and fitted is not None and fitted < _FITTED:
         logger.warning(
-            "the network fits only %.0f%% of the noisy labels in %d epochs: noise costs less than "
+            "the network fits only %.0f%% of the wrong labels in %d epochs: noise costs less than "
             "it can; retrain for more epochs, or without augmentation",
             100 * fitted, len(trained.history),
         )  # fmt: skip
@@ -204,48 +225,46 @@ def retrain_arm(
     return result
 
 
-def _accuracy(view: CleanPass, labels: NDArray[np.int64]) -> float:
-    return float((view.logits.argmax(dim=1).numpy() == labels).mean())
-
-
-def _check_test(test: LabeledDataset, dataset: LabeledDataset) -> None:
-    for what, mine, other in (
-        ("class names", test.class_names, dataset.class_names),
-        ("inputs of shape", test.input_shape, dataset.input_shape),
-    ):
-        if mine != other:
-            raise DataError(f"the test set has {what} {mine}, the training set {other}")
+def _is_right(view: CleanPass, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    is_right: NDArray[np.bool_] = view.logits.argmax(dim=1).numpy() == labels
+    return is_right
 
 
 def summarise_arms(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of one noise and rate -> a line per arm: means and 95% t intervals over seeds.
 
-    `gain` is test accuracy less that of the noisy arm, seed by seed. `gap_closed` is the mean
-    gain as a share of the clean arm's; None where noise costs less than one point of accuracy,
-    since there is nothing to divide by.
+    `gain` is test accuracy less that of the noisy arm, seed by seed. `gap_closed` is its mean as a
+    share of the clean arm's, over the seeds that have all three; None where noise costs less than
+    one point of accuracy, since there is nothing to divide by. An arm that failed for every seed
+    has 0 seeds and no figures.
     """
-    finished = [row for row in rows if row["status"] == "ok"]
-    noisy = {row["seed"]: row["test_accuracy"] for row in finished if row["arm"] == "noisy"}
-
-    def gains(own: Iterable[Mapping[str, Any]]) -> list[float]:
-        return [row["test_accuracy"] - noisy[row["seed"]] for row in own if row["seed"] in noisy]
-
-    gap = mean_interval(gains(row for row in finished if row["arm"] == "clean")).mean
+    accuracies: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        own = accuracies.setdefault((row["arm"], row["selected_by"]), {})
+        if row["status"] == "ok":
+            own[row["seed"]] = row["test_accuracy"]
+    noisy, clean = accuracies.get(("noisy", ""), {}), accuracies.get(("clean", ""), {})
     lines = []
-    for name, selected_by in dict.fromkeys((row["arm"], row["selected_by"]) for row in finished):
-        own = [row for row in finished if (row["arm"], row["selected_by"]) == (name, selected_by)]
-        line: dict[str, Any] = {"arm": name, "selected_by": selected_by, "seeds": len(own)}
-        for figure in ("n_selected", "n_train", "n_wrong", "train_accuracy"):
-            line[f"{figure}_mean"] = float(np.mean([row[figure] for row in own]))
-        for figure, values in (
-            ("test_accuracy", [row["test_accuracy"] for row in own]),
-            ("gain", gains(own)),
-        ):
-            found = mean_interval(values)
-            for part in ("mean", "low", "high"):
-                value = getattr(found, part)
-                line[f"{figure}_{part}"] = None if np.isnan(value) else value
-        is_filtered = name not in ("noisy", "clean") and line["gain_mean"] is not None
-        line["gap_closed"] = line["gain_mean"] / gap if is_filtered and gap >= _LEAST_GAP else None
-        lines.append(line)
+    for arm, own in accuracies.items():
+        finished = [
+            row for row in rows if (row["arm"], row["selected_by"]) == arm and row["status"] == "ok"
+        ]
+        line: dict[str, Any] = {"arm": arm[0], "selected_by": arm[1], "seeds": len(own)}
+        for figure in ("n_selected", "n_train", "n_wrong", "train_accuracy", "wrong_fitted"):
+            line[f"{figure}_mean"] = _interval([row[figure] for row in finished]).mean
+        gains = {seed: own[seed] - noisy[seed] for seed in own if seed in noisy}
+        for figure, values in (("test_accuracy", own), ("gain", gains)):
+            found = _interval(list(values.values()))
+            line |= {f"{figure}_{part}": getattr(found, part) for part in ("mean", "low", "high")}
+        shared = [seed for seed in gains if seed in clean]
+        gap = _interval([clean[seed] - noisy[seed] for seed in shared]).mean
+        line["gap_closed"] = None
+        if arm[0] not in ("noisy", "clean") and gap >= _LEAST_GAP:
+            line["gap_closed"] = _interval([gains[seed] for seed in shared]).mean / gap
+        lines.append({key: None if value != value else value for key, value in line.items()})
     return lines
+
+
+def _interval(values: Sequence[float | None]) -> Interval:
+    """NaN where there is no value."""
+    return mean_interval([value for value in values if value is not None])

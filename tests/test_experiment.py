@@ -94,7 +94,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
 
 
 def test_the_answer_key_reaches_no_score(monkeypatch):
-    """Another key for the same noisy labels leaves every score as it is."""
+    """Another key for the same noisy labels leaves every score and selection as it is."""
     from dataclasses import replace
 
     from noiseaudit import experiment_cell
@@ -108,7 +108,17 @@ def test_the_answer_key_reaches_no_score(monkeypatch):
         return scores
 
     monkeypatch.setattr(experiment_cell, "score_examples", watch)
-    settings = {"epochs": 2, "threads": 1, "seeds": [0], "folds": 2}
+    selected = []
+    retrain_arm = experiment_cell.retrain_arm
+
+    def watch_arm(arm, *arguments, **options):
+        if arm.name != "clean":
+            selected.append((arm.dataset.ids.tolist(), arm.dataset.labels.tolist()))
+        return retrain_arm(arm, *arguments, **options)
+
+    monkeypatch.setattr(experiment_cell, "retrain_arm", watch_arm)
+    settings = {"epochs": 2, "threads": 1, "seeds": [0], "folds": 2, "retrain": True}
+    settings["retrain_by"] = ["cumulative_loss"]
     first = run_experiment(vectors(), **settings)
     inject = experiment_cell.inject_noise
 
@@ -123,6 +133,8 @@ def test_the_answer_key_reaches_no_score(monkeypatch):
     second = run_experiment(vectors(), **settings)
     assert set(seen[0]) == set(na.detector_types())
     assert seen[0] == seen[1]
+    assert len(selected) == 2 * 6  # all arms but the clean one, twice
+    assert selected[:6] == selected[6:]
     assert [row["auroc"] for row in first.rows] != [row["auroc"] for row in second.rows]
 
 
@@ -259,19 +271,85 @@ def test_an_arm_that_fails_is_recorded(tmp_path, monkeypatch):
 def test_an_interrupted_cell_of_other_settings_starts_over(tmp_path, monkeypatch):
     from noiseaudit import experiment_cell
 
-    settings = {**FAST, "seeds": [0], "out": tmp_path / "o"}
+    names = ["cumulative_loss", "self_confidence"]
+    settings = {**FAST, "detectors": names, "folds": 2, "seeds": [0], "out": tmp_path / "o"}
+    run_experiment(vectors(), **settings)
 
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment_cell, "_evaluate", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(vectors(), **settings)
-    monkeypatch.undo()
-    calls = count_trainings(monkeypatch)
-    report = run_experiment(vectors(), **{**settings, "epochs": 3})
+    for stage in ("score_examples", "_evaluate"):
+        monkeypatch.setattr(experiment_cell, stage, stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(vectors(), **{**settings, "epochs": 3})
+        monkeypatch.undo()
+    report = run_experiment(vectors(), **{**settings, "epochs": 4})
     assert report.failed == 0
-    assert len(calls) == 1
+    fresh = run_experiment(vectors(), **{**settings, "epochs": 4, "out": None})
+    assert [row["auroc"] for row in report.rows] == [row["auroc"] for row in fresh.rows]
+
+
+def test_a_cell_of_another_format_or_damaged_is_run_again(tmp_path, monkeypatch):
+    from noiseaudit import experiment_cell
+
+    calls = count_trainings(monkeypatch)
+    settings = {**FAST, "seeds": [0], "out": tmp_path / "o"}
+    first = run_experiment(vectors(), **settings)
+    monkeypatch.setattr(experiment_cell, "_FORMAT", 99)
+    run_experiment(vectors(), **settings)
+    assert len(calls) == 2
+    (cell,) = (tmp_path / "o" / "cells").iterdir()
+    (cell / "cell.json").write_text("{}")
+    again = run_experiment(vectors(), **settings)
+    assert len(calls) == 3
+    assert [row["auroc"] for row in again.rows] == [row["auroc"] for row in first.rows]
+    (cell / "scores.npz").write_bytes(b"PK")
+    assert run_experiment(vectors(), **settings).rows == again.rows  # only figures need it
+    run_experiment(vectors(), resume=False, **settings)
+    assert len(calls) == 4
+
+
+def test_arms_of_a_cell_share_a_seed_and_cells_do_not(tmp_path, monkeypatch):
+    from noiseaudit import retraining
+
+    seeds = []
+    real = retraining.train
+
+    def watch(*arguments, seed, **options):
+        seeds.append(seed)
+        return real(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(retraining, "train", watch)
+    settings = {**FAST, "epochs": 1, "seeds": [3, 4], "rates": [0.1, 0.2], "out": tmp_path / "o"}
+    report = run_experiment(vectors(), retrain=True, **settings)
+    # Five arms; the clean labels are trained on once for both rates.
+    assert sorted(seeds) == [3] * 9 + [4] * 9
+    clean = [row["test_accuracy"] for row in report.retrain_rows if row["arm"] == "clean"]
+    assert len(clean) == 4
+    assert clean[:2] == clean[2:]
+
+
+def test_human_labels_with_a_failed_seed_are_still_summarised(tmp_path, monkeypatch):
+    from noiseaudit import experiment_cell
+
+    data = vectors()
+    np.savez(tmp_path / "h.npz", worse=np.roll(data.labels, 1))
+    real = experiment_cell.score_examples
+
+    def fail_for_seed_0(dataset, plan, *arguments, **options):
+        if plan.seed == 0:
+            raise DataError("the first one")
+        return real(dataset, plan, *arguments, **options)
+
+    monkeypatch.setattr(experiment_cell, "score_examples", fail_for_seed_0)
+    human = f"human:{tmp_path / 'h.npz'}#worse"
+    report = run_experiment(
+        data, noise=[human], seeds=[0, 1], retrain=True, test=vectors(30, 2), out=tmp_path / "o",
+        **FAST,
+    )  # fmt: skip
+    assert report.failed == 1
+    assert {line["rate"] for line in report.retrain_summary()} == {1.0}
+    assert "## Retrained: " in (tmp_path / "o" / "summary.md").read_text()
 
 
 def test_arrays_of_a_cell_are_kept_and_give_its_figures(tmp_path):
@@ -301,11 +379,21 @@ def test_arrays_of_a_cell_are_kept_and_give_its_figures(tmp_path):
         ({"retrain_by": ["cumulative_loss"]}, UsageError, "are for retrain"),
         ({"retrain": True, "retrain_by": ["lossy"]}, UnknownNameError, "unknown detector 'lossy'"),
         ({"retrain": {"model": "nope"}}, UnknownNameError, "unknown model"),
+        ({"retrain": {"augmentation": "crop"}}, UsageError, "is for pictures"),
+        ({"retrain": {"epochs": 5}, "recipe": na.Recipe(2), "epochs": None}, UsageError, "inside"),
     ],
 )
 def test_bad_retraining_arguments(arguments, error, words):
     with pytest.raises(error, match=words):
         run_experiment(vectors(), **{**FAST, **arguments})
+
+
+def test_what_retraining_changes_wins_over_the_audits_recipe():
+    report = run_experiment(
+        vectors(), seeds=[0], retrain={"epochs": 3}, recipe={"epochs": 2}, threads=1,
+        detectors=["random"],
+    )  # fmt: skip
+    assert {row["epochs"] for row in report.retrain_rows} == {3}
 
 
 def test_retraining_from_the_command_line(tmp_path, capsys):
@@ -326,8 +414,11 @@ def test_retraining_from_the_command_line(tmp_path, capsys):
     assert summary["files"]["retrain"] == str(tmp_path / "o" / "retrain.csv")
     noisy = summary["retrain_summary"][0]
     assert (noisy["arm"], noisy["n_train_mean"], noisy["n_wrong_mean"]) == ("noisy", 60, 12)
-    assert main([*arguments, "--retrain-by", "random"]) == 0
+    test = json.loads((tmp_path / "o" / "manifest.json").read_text())["retrain"]["test"]
+    assert test == na.load(tmp_path / "d.npz", split="test").fingerprint
+    assert main([*arguments, "--retrain-by", "random", "--split", "train"]) == 0
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["retrain"]["test"] == test
     assert "relabel" in capsys.readouterr().out
     without = ["experiment", "digits", "--retrain-epochs", "3", "--out", str(tmp_path / "p")]
     assert main(without) == 2
-    assert "add it" in capsys.readouterr().err
+    assert "need --retrain; add it" in capsys.readouterr().err

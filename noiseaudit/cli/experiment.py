@@ -88,7 +88,9 @@ def experiment(
         changes = {name: value for name, value in changes.items() if value is not None}
         selectors = options.names(retrain_by) or []
         if (changes or selectors) and not retrain:
-            raise UsageError("--retrain-by, -epochs and -augmentation are for --retrain; add it")
+            raise UsageError(
+                "--retrain-by, --retrain-epochs and --retrain-augmentation need --retrain; add it"
+            )
         # As in audit: what can be wrong without reading the data must come first.
         for asked, augmented in (
             (options.names(detectors), augmentation),
@@ -96,14 +98,13 @@ def experiment(
         ):
             check_options(asked, model, device, augmented, None)
         make_folder(out)
-        # Retraining needs the test split too; a limit is of what is trained on.
-        needs_test = retrain and split is None
+        # Retraining needs the test split too; split and limit are then of what is left.
         dataset = load(
             source,
             data_root=data_root,
             download=download,
-            split="all" if needs_test else split,
-            limit=None if needs_test else limit,
+            split="all" if retrain else split,
+            limit=None if retrain else limit,
             label_column=label_column,
             path_column=path_column,
             image_size=image_size,
@@ -111,9 +112,9 @@ def experiment(
             progress=not quiet,
         )
         test = None
-        if needs_test:
+        if retrain:
             dataset, test = split_off_test(dataset)
-            dataset = load(dataset, limit=limit)
+            dataset = load(dataset, split=split, limit=limit)
         report = run_experiment(
             dataset,
             noise=words,

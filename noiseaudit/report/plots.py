@@ -83,7 +83,10 @@ def plot_scores(
     figure = Figure(figsize=(3.2 * columns, 2.4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (detector, values) in zip(panels, scores.items(), strict=False):
-        bins = np.histogram_bin_edges(values, _BINS)
+        low, high = float(values.min()), float(values.max())
+        if high - low <= 1e-9 * max(abs(low), abs(high)):  # too close to be cut into bins
+            low, high = low - 0.5, high + 0.5
+        bins = np.linspace(low, high, _BINS + 1)
         panel.hist(values[~is_corrupted], bins, color="0.6", label="clean")
         panel.hist(values[is_corrupted], bins, color="tab:red", alpha=0.6, label="corrupted")
         panel.set_yscale("log")
