@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from noiseaudit.experiment import run_experiment
     from noiseaudit.experiment_report import ExperimentReport
     from noiseaudit.loaders import load
+    from noiseaudit.model_scores import curvature
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
     from noiseaudit.training.augment import Augmentation
@@ -55,6 +56,7 @@ __all__ = [
     "apply_corruption",
     "audit",
     "create_detectors",
+    "curvature",
     "detector_types",
     "evaluate",
     "inject_noise",
@@ -87,6 +89,7 @@ _HOMES = {
     "apply_corruption": "corruption",
     "audit": "auditing",
     "create_detectors": "detector",
+    "curvature": "model_scores",
     "detector_types": "detector",
     "evaluate": "evaluation",
     "inject_noise": "corruption",

@@ -8,22 +8,44 @@ step, so that watching costs next to nothing beside training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from noiseaudit._io import make_folder, write_npz
 from noiseaudit.class_sums import ClassSums
 from noiseaudit.errors import DataError, UsageError
 from noiseaudit.outputs import Outputs, Statistic
 
-__all__ = ["CleanView", "Observer", "StatisticsObserver"]
+__all__ = ["CleanView", "GradientBatch", "Observer", "StatisticsObserver"]
 
 _BUFFER_ELEMENTS = 2**22  # logits kept before they are reduced: 16 MiB of float32
+
+
+@dataclass(frozen=True, eq=False)
+class GradientBatch:
+    """Some examples, and where the loss would go from there.
+
+    Attributes:
+        model: in eval mode; weights must stay as they are.
+        rows: their positions in the data set.
+        inputs: (b, ...) as the model takes them.
+        labels: (b,) int64 given labels.
+        gradient: (b, ...) float32, of each example's own loss by its input.
+        pixel: what one unit of a raw input (a pixel in [0, 1]) is in `inputs`: 1 / std.
+    """
+
+    model: nn.Module
+    rows: slice
+    inputs: Tensor
+    labels: Tensor
+    gradient: Tensor
+    pixel: Tensor
 
 
 class CleanView(Protocol):
@@ -43,6 +65,9 @@ class CleanView(Protocol):
     @property
     def input_gradient(self) -> Tensor:
         """(n, ...) float32 on the host: gradient of each example's loss by its model input."""
+
+    def visit_gradients(self, visit: Callable[[GradientBatch], None]) -> None:
+        """Hand every batch with its input gradient to `visit`; the logits are then known too."""
 
 
 class Observer(Protocol):

@@ -15,7 +15,12 @@ import torch
 
 from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.dataset import LabeledDataset
-from noiseaudit.detector import Detector, create_detectors, training_statistics
+from noiseaudit.detector import (
+    Detector,
+    WatchingDetector,
+    create_detectors,
+    training_statistics,
+)
 from noiseaudit.device import select_device
 from noiseaudit.errors import UsageError, check_name
 from noiseaudit.evidence import Evidence
@@ -166,6 +171,11 @@ def score_examples(
         plan,
         training_statistics(),
         folder / _TRAINING,
+        watchers={
+            detector.statistic: detector.observer
+            for detector in detectors
+            if isinstance(detector, WatchingDetector)
+        },
         resume=resume,
         keep_trajectories=keep_trajectories,
         progress=progress,
@@ -186,8 +196,10 @@ def score_examples(
         correct_history=run.correct_history,
         pred_probs=None if held_out is None else held_out.pred_probs,
     )
+    training = sum(epoch["seconds"] for epoch in run.history)
     stages = {
-        "training": sum(epoch["seconds"] for epoch in run.history),
+        "training": training,
+        "watching": training + sum(epoch.get("watching", 0) for epoch in run.history),
         "pred_probs": 0.0 if held_out is None else sum(held_out.seconds),
     }
     rankings, seconds = {}, {}

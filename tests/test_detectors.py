@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from noiseaudit.detector import Detector, create_detectors, detector_types, training_statistics
+from noiseaudit.detectors.curvature import Curvature
 from noiseaudit.detectors.forgetting import FirstLearnedEpoch, ForgettingEvents
 from noiseaudit.errors import DataError, UnknownNameError, UsageError
 from noiseaudit.evidence import Evidence
@@ -28,7 +29,11 @@ def evidence(n=20, epochs=6, seed=0, **changes):
         "num_classes": 4,
         "statistics": {
             name: random.random(n)
-            for name in ["correct", *(item.name for item in training_statistics())]
+            for name in [
+                "correct",
+                Curvature().statistic,
+                *(item.name for item in training_statistics()),
+            ]
         },
         "correct_history": random.integers(0, 2, (epochs, n)).astype(np.int8),
         "pred_probs": random.dirichlet(np.ones(4), n).astype(np.float32),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from noiseaudit.loss_curvature import loss_gradient
+from noiseaudit.observers import GradientBatch
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.models import last_linear
 
 __all__ = ["CleanPass"]
 
 _BATCH = 1024
+_ELEMENTS = 2**22  # of inputs that backward passes take at once
 
 
 class CleanPass:
@@ -96,13 +99,45 @@ class CleanPass:
 
     @cached_property
     def _forward_with_gradient(self) -> tuple[Tensor, Tensor]:
-        logits, gradients = [], []
-        with self._eval_mode(), torch.enable_grad():
-            for batch, labels in self._batches():
-                batch = batch.detach().requires_grad_()
-                output = self._model(batch)
-                loss = F.cross_entropy(output.float(), labels, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, batch)
-                logits.append(output.detach().float().cpu())
-                gradients.append(gradient.float().cpu())
-        return torch.cat(logits), torch.cat(gradients)
+        gradients: list[Tensor] = []
+        logits = self._visit(lambda batch: gradients.append(batch.gradient.float().cpu()))
+        return logits, torch.cat(gradients)
+
+    def visit_gradients(self, visit: Callable[[GradientBatch], None]) -> None:
+        """Hand every batch with its input gradient to `visit`, in order.
+
+        Nothing but the logits is kept. Cost: one forward and one backward pass by the inputs alone.
+        """
+        self.__dict__["logits"] = self._visit(visit)  # for whoever asks next
+
+    def _visit(self, visit: Callable[[GradientBatch], None]) -> Tensor:
+        logits: list[Tensor] = []
+        start, size = 0, self._rows_at_once()
+        with self._eval_mode():
+            while start < len(self._inputs):
+                rows = np.arange(start, min(start + size, len(self._inputs)))
+                try:
+                    logits.append(self._visit_batch(rows, visit))
+                except torch.cuda.OutOfMemoryError:
+                    if size == 1:
+                        raise
+                    size //= 2  # scores do not depend on it
+                    torch.cuda.empty_cache()
+                    continue
+                start += len(rows)
+        return torch.cat(logits)
+
+    def _rows_at_once(self) -> int:
+        """Fewer of large inputs: what backward keeps grows with them."""
+        elements = self._inputs.raw(np.zeros(1, dtype=np.int64)).numel()
+        return max(8, min(_BATCH, _ELEMENTS // elements))
+
+    def _visit_batch(
+        self, rows: NDArray[np.int64], visit: Callable[[GradientBatch], None]
+    ) -> Tensor:
+        batch = self._inputs.normalise(self._inputs.raw(rows))
+        labels = self._inputs.labels[rows[0] : rows[-1] + 1]
+        logits, gradient = loss_gradient(self._model, batch, labels)
+        place, pixel = slice(int(rows[0]), int(rows[-1]) + 1), 1 / self._inputs.std
+        visit(GradientBatch(self._model, place, batch, labels, gradient, pixel))
+        return logits.float().cpu()

@@ -35,7 +35,8 @@ class Trained:
     Attributes:
         model: in train mode.
         inputs: what it was trained on, with their normalisation.
-        history: per epoch the mean `loss` (nats), `accuracy` and `seconds`.
+        history: per epoch the mean `loss` (nats), `accuracy` and `seconds`, and `watching`, what
+            observers took after it.
     """
 
     model: nn.Module
@@ -99,9 +100,10 @@ def train(
                     _train_epoch(model, inputs, recipe, optimizer, observers, seed, epoch, bar)
                 )
             bar.set_postfix({key: f"{history[-1][key]:.3f}" for key in ("loss", "accuracy")})
-            view = CleanPass(model, inputs)
+            view, began = CleanPass(model, inputs), time.perf_counter()
             for observer in observers.values():
                 observer.on_epoch_end(view)
+            history[-1]["watching"] = time.perf_counter() - began
             if checkpoint is not None:
                 save_checkpoint(checkpoint, history=history, **state)
     return Trained(model, inputs, history)

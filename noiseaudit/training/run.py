@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,18 @@ from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
 from noiseaudit.errors import OutputError
 from noiseaudit.manifest import read_manifest, require_same, write_manifest
-from noiseaudit.observers import StatisticsObserver
+from noiseaudit.observers import Observer, StatisticsObserver
 from noiseaudit.outputs import Statistic
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import ModelFactory, build_model
 from noiseaudit.training.recipes import Recipe
 
-__all__ = ["TrainingPlan", "TrainingRun", "run_training", "statistics_by_epoch"]
+__all__ = ["TrainingPlan", "TrainingRun", "Watcher", "run_training", "statistics_by_epoch"]
 
 logger = logging.getLogger(__name__)
+
+Watcher = Callable[[NDArray[np.int64], int], Observer]
+"""From sample ids and the run's seed to an observer of it."""
 
 _CURVE = "confidence"
 _FORMAT = 1  # raise it when a stored statistic changes its meaning
@@ -86,7 +89,7 @@ class TrainingRun:
         correct_history: (e, n) int8, 1 predicted right, 0 wrong.
         pred_probs: (n, k) float32, **in-sample** probabilities, mean over epochs; may be
             memory-mapped.
-        history: per epoch: loss (nats), accuracy, seconds.
+        history: per epoch: loss (nats), accuracy, seconds, and seconds of `watching` after it.
         curves: (e, n) float16, probability of the given label at each epoch; NaN where its file
             was lost.
     """
@@ -104,11 +107,23 @@ def run_training(
     statistics: Sequence[Statistic],
     folder: Path,
     *,
+    watchers: Mapping[str, Watcher] | None = None,
     resume: bool = True,
     keep_trajectories: bool = False,
     progress: bool = False,
 ) -> TrainingRun:
     """Run the stage in `folder`, go on with it, or read what it left when it was finished.
+
+    Args:
+        dataset: with the labels as given.
+        plan: how to train.
+        statistics: what to record from the training forward pass.
+        folder: of the stage's files.
+        watchers: further observers, made when training starts, by the statistic each records; the
+            name says all that it depends on beside the plan.
+        resume: False starts over.
+        keep_trajectories: keep every statistic of every epoch.
+        progress: show a bar on stderr when it is a terminal.
 
     Raises:
         ManifestMismatchError: if what is there was made from other data or settings and `resume`
@@ -116,8 +131,12 @@ def run_training(
     """
     make_folder(folder)
     config = plan.config(dataset)
+    watchers = watchers or {}
     names = sorted({"correct", *(statistic.name for statistic in statistics)})
-    wanted = {"statistics": names, "trajectories": names if keep_trajectories else [_CURVE]}
+    wanted = {
+        "statistics": [*names, *sorted(watchers)],
+        "trajectories": names if keep_trajectories else [_CURVE],
+    }
     stored = read_manifest(folder / "manifest.json") if resume else None
     if stored is not None:
         require_same(stored["config"], config, folder)
@@ -130,7 +149,7 @@ def run_training(
         logger.warning("training again: %s not recorded last time", ", ".join(sorted(lacking)))
     if stored is not None or not resume:
         _clear(folder)
-    history = _train(dataset, plan, statistics, folder, config, wanted, progress)
+    history = _train(dataset, plan, statistics, watchers, folder, config, wanted, progress)
     manifest = {"config": config, **wanted, "history": history}
     write_manifest(folder / "manifest.json", manifest)
     ClassSums.remove_files(folder)
@@ -165,6 +184,7 @@ def _train(
     dataset: LabeledDataset,
     plan: TrainingPlan,
     statistics: Sequence[Statistic],
+    watchers: Mapping[str, Watcher],
     folder: Path,
     config: dict[str, Any],
     wanted: dict[str, list[str]],
@@ -180,6 +200,7 @@ def _train(
         trajectories=folder / "trajectories",
         trajectory_names=wanted["trajectories"],
     )
+    watching = {name: watch(dataset.ids, plan.seed) for name, watch in watchers.items()}
     logger.info(
         "training %s for %d epochs on %d examples",
         plan.model_name, plan.recipe.epochs, len(dataset),
@@ -189,18 +210,24 @@ def _train(
             lambda: build_model(plan.model, dataset.input_shape, dataset.num_classes),
             dataset,
             plan.recipe,
-            {"statistics": observer},
+            {"statistics": observer, **watching},
             seed=plan.seed,
             device=plan.device,
             checkpoint=folder / "checkpoint.pt",
             config={**config, **wanted},
             progress=progress,
         )
-    _write(folder, dataset, observer)
+    found = {name: value for item in watching.values() for name, value in item.compute().items()}
+    _write(folder, dataset, observer, found)
     return trained.history
 
 
-def _write(folder: Path, dataset: LabeledDataset, observer: StatisticsObserver) -> None:
+def _write(
+    folder: Path,
+    dataset: LabeledDataset,
+    observer: StatisticsObserver,
+    found: Mapping[str, NDArray[Any]],
+) -> None:
     write_npz(
         folder / "statistics.npz",
         {
@@ -208,6 +235,7 @@ def _write(folder: Path, dataset: LabeledDataset, observer: StatisticsObserver) 
             "labels": dataset.labels,
             "correct_history": observer.correct_history(),
             **observer.compute(),
+            **found,
         },
     )
     sums = observer.class_sums

@@ -1,0 +1,332 @@
+"""Curvature against explicit Hessians, and what it must not depend on or change."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import noiseaudit as na
+from noiseaudit import loss_curvature
+from noiseaudit.detectors.curvature import Curvature, CurvatureObserver
+from noiseaudit.errors import UnknownNameError, UsageError
+from noiseaudit.loss_curvature import (
+    gradient_change,
+    hessian_product,
+    loss_gradient,
+    random_signs,
+    squared_trace,
+    squared_trace_piecewise_linear,
+)
+from noiseaudit.scoring import make_plan, score_examples
+from noiseaudit.training import clean_pass
+from noiseaudit.training.clean_pass import CleanPass
+from noiseaudit.training.inputs import Inputs
+from noiseaudit.training.models import build_model
+
+SIDE = 5  # of the tiny inputs: few enough for every vector of signs
+
+
+def tiny(activation, seed=0):
+    torch.manual_seed(seed)
+    layers = nn.Sequential(nn.Linear(SIDE, 16), activation, nn.Linear(16, 4)).double()
+    return layers, torch.randn(6, SIDE, dtype=torch.float64), torch.arange(6) % 4
+
+
+def explicit(model, inputs, labels):
+    """(b, d, d) Hessians of each example's loss by its input, entry by entry."""
+    return torch.stack(
+        [
+            torch.autograd.functional.hessian(
+                lambda x, y=y: F.cross_entropy(model(x[None]), y[None]), point
+            )
+            for point, y in zip(inputs, labels, strict=True)
+        ]
+    )
+
+
+def squared(hessians):
+    return (hessians @ hessians).diagonal(dim1=1, dim2=2).sum(dim=1)
+
+
+def all_signs(b):
+    """Every vector of signs once: their mean is the expectation, exactly."""
+    for signs in itertools.product((-1.0, 1.0), repeat=SIDE):
+        yield torch.tensor(signs, dtype=torch.float64).expand(b, SIDE)
+
+
+def mean_over_signs(measure, b=6):
+    values = [measure(signs) for signs in all_signs(b)]
+    return torch.stack(values).mean(dim=0)
+
+
+@pytest.mark.parametrize("method", ["forward", "double_backward"])
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.GELU(), nn.ReLU()])
+def test_exact_score_is_the_explicit_hessians(activation, method):
+    model, inputs, labels = tiny(activation)
+    hessians = explicit(model, inputs, labels)
+    vectors = torch.randn_like(inputs)
+    product = hessian_product(model, inputs, labels, vectors, method)
+    torch.testing.assert_close(product, (hessians @ vectors[..., None])[..., 0])
+    found = mean_over_signs(lambda v: squared_trace(model, inputs, labels, v, method=method))
+    torch.testing.assert_close(found, squared(hessians), rtol=1e-5, atol=0)
+
+
+def test_closed_form_is_exact_for_piecewise_linear_networks_only():
+    model, inputs, labels = tiny(nn.ReLU())
+    want = squared(explicit(model, inputs, labels))
+    found = squared_trace_piecewise_linear(model, inputs)
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=0)
+    smooth, inputs, labels = tiny(nn.Tanh())
+    want = squared(explicit(smooth, inputs, labels))
+    assert not torch.allclose(squared_trace_piecewise_linear(smooth, inputs), want, rtol=0.01)
+
+
+def test_finite_difference_is_the_exact_score_on_smooth_networks():
+    model, inputs, labels = tiny(nn.Tanh())
+    want = squared(explicit(model, inputs, labels))
+    _, gradient = loss_gradient(model, inputs, labels)
+    for h, tolerance in ((1e-2, 2e-2), (1e-3, 1e-4)):
+        found = mean_over_signs(
+            lambda v, h=h: gradient_change(model, inputs, labels, gradient, v, h)
+        )
+        torch.testing.assert_close(found / h**2, want, rtol=tolerance, atol=0)
+
+
+def test_finite_difference_is_something_else_on_relu_networks():
+    """A step crosses kinks, which the Hessian does not see."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(SIDE, 400), nn.ReLU(), nn.Linear(400, 4)).double()
+    inputs, labels = torch.randn(50, SIDE, dtype=torch.float64), torch.arange(50) % 4
+    _, gradient = loss_gradient(model, inputs, labels)
+    ratios = []
+    for h in (1e-2, 1e-7):
+        changed = mean_over_signs(
+            lambda v, h=h: gradient_change(model, inputs, labels, gradient, v, h), 50
+        )
+        ratios.append(changed / h**2 / squared_trace_piecewise_linear(model, inputs))
+    assert ratios[0].median() > 5
+    assert ratios[1].median() == pytest.approx(1, rel=1e-3)
+
+
+def test_units_change_the_step_and_the_gradient():
+    """In pixels: of the loss as a function of the raw input, x = (raw - mean) / std."""
+    model, inputs, labels = tiny(nn.Tanh())
+    std = torch.tensor([0.5, 0.2, 1.0, 2.0, 0.1], dtype=torch.float64)
+    of_raw = nn.Sequential(nn.Identity(), model)
+    of_raw.forward = lambda raw: model(raw / std)
+    raw, signs = inputs * std, next(all_signs(6))
+
+    def measured(network, points, scale):
+        _, gradient = loss_gradient(network, points, labels)
+        change = gradient_change(network, points, labels, gradient, signs, 0.01, scale)
+        return change, squared_trace(network, points, labels, signs, scale)
+
+    for found, want in zip(
+        measured(model, inputs, 1 / std), measured(of_raw, raw, 1.0), strict=True
+    ):
+        torch.testing.assert_close(found, want)
+
+
+def test_signs_are_fair_independent_and_depend_on_the_id_alone():
+    signs = random_signs(torch.arange(2000), (3, 10, 10), 7)
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    flat = signs.flatten(1).double()
+    # 600,000 fair signs: mean within 5 deviations; correlations of rows within 6.
+    assert abs(flat.mean()) < 5 / 600_000**0.5
+    assert (flat @ flat.T / 300).fill_diagonal_(0).abs().max() < 6 / 300**0.5
+    assert flat.mean(dim=0).abs().max() < 5 / 2000**0.5
+    assert torch.equal(random_signs(torch.tensor([5, 3]), (3, 10, 10), 7), signs[[5, 3]])
+    for other in (random_signs(torch.arange(2000), (3, 10, 10), 8), signs.roll(1, 0)):
+        assert abs((other * signs).mean()) < 5 / 600_000**0.5
+
+
+def pictures(n=40, seed=0):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 255, (n, 8, 8), dtype=np.uint8)
+    return na.LabeledDataset(images, np.arange(n) % 3, ("a", "b", "c"), ids=np.arange(n) * 7 + 2)
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    model = build_model("cnn", (1, 8, 8), 3)
+    with torch.no_grad():  # batch norm with statistics that are not those of a fresh one
+        for _ in range(3):
+            model.train()(torch.randn(16, 1, 8, 8) + 0.5)
+    return model
+
+
+METHODS = ["finite_difference", "hessian", "hessian_piecewise_linear"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_score_depends_on_neither_chunks_nor_order_nor_batch_mates(method, monkeypatch):
+    data, model = pictures(), network()
+    mean, std = [0.5], [0.25]
+    options = {"method": method, "mean": mean, "std": std, "probes": 2}
+    whole = na.curvature(model, data, **options)
+    assert whole.shape == (40,)
+    assert (whole > 0).all()
+    for rows in (np.random.default_rng(1).permutation(40), [7]):
+        part = na.curvature(model, data.subset(rows), **options)
+        np.testing.assert_allclose(part, whole[rows], rtol=1e-3)
+    monkeypatch.setattr(clean_pass, "_BATCH", 8)
+    np.testing.assert_allclose(na.curvature(model, data, **options), whole, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_model_is_left_as_it_was(method):
+    data, model = pictures(), network()
+    model.train()
+    model[1].eval()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    modes = [module.training for module in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    random_state = torch.get_rng_state()
+    na.curvature(model, data, method=method)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_the_clean_pass_serves_logits_with_the_gradient_and_splits_when_memory_ends(monkeypatch):
+    data, model = pictures(), network()
+    inputs = Inputs(data, torch.device("cpu"))
+    want = CleanPass(model, inputs)
+    logits, gradient = want.logits, want.input_gradient
+    sizes = []
+    real = clean_pass.loss_gradient
+
+    def gradient_of_few(model, batch, labels):
+        if len(batch) > 10:
+            raise torch.cuda.OutOfMemoryError
+        sizes.append(len(batch))
+        return real(model, batch, labels)
+
+    monkeypatch.setattr(clean_pass, "loss_gradient", gradient_of_few)
+    monkeypatch.setattr(clean_pass, "_BATCH", 32)
+    found, view = torch.empty(40, 1, 8, 8), CleanPass(model, inputs)
+    view.visit_gradients(lambda batch: found[batch.rows].copy_(batch.gradient))
+    assert sizes == [8] * 5
+    monkeypatch.setattr(model, "forward", None)  # the logits are there
+    torch.testing.assert_close(view.logits, logits)
+    torch.testing.assert_close(found, gradient)
+
+
+def test_plain_and_squared_probes_and_units():
+    data, model = pictures(), network()
+    plain = na.curvature(model, data)
+    np.testing.assert_allclose(na.curvature(model, data, squared=True), plain**2, rtol=1e-4)
+    assert not np.allclose(na.curvature(model, data, units="normalised"), plain, rtol=0.1)
+    assert not np.allclose(na.curvature(model, data, seed=1), plain, rtol=1e-3)
+    # Two probes are those of one, and another.
+    assert not np.allclose(na.curvature(model, data, probes=2), plain, rtol=1e-3)
+
+
+def audited(data, folder, epochs=4, **settings):
+    detector = Curvature(**settings)
+    plan = make_plan(data, model="mlp", epochs=epochs, threads=1)
+    return score_examples(data, plan, [detector], folder), detector
+
+
+def test_the_observer_averages_the_epochs_whose_turn_it_is():
+    data, model = pictures(), network()
+    inputs = Inputs(data, torch.device("cpu"))
+    observer = CurvatureObserver(Curvature(every=2), data.ids, 3)
+    assert np.isnan(observer.compute()[Curvature(every=2).statistic]).all()
+    singles = []
+    for epoch in range(1, 6):
+        observer.on_epoch_end(CleanPass(model, inputs))
+        alone = CurvatureObserver(Curvature(), data.ids, 3)
+        alone._epoch = epoch - 1
+        alone.on_epoch_end(CleanPass(model, inputs))
+        singles.append(alone.compute()[Curvature().statistic])
+    want = (singles[1] + singles[3]) / 2
+    np.testing.assert_allclose(observer.compute()[Curvature(every=2).statistic], want)
+    assert observer.epoch_means == pytest.approx([singles[1].mean(), singles[3].mean()])
+    assert not np.allclose(singles[0], singles[1])  # fresh directions each epoch
+
+
+def test_it_finds_wrong_labels_and_its_cost_is_told(tmp_path):
+    noisy = na.inject_noise(na.load("digits", limit=600), "uniform", rate=0.1, seed=0)
+    scores, detector = audited(noisy.dataset, tmp_path, epochs=15)
+    found = na.evaluate(scores.rankings["curvature"], noisy.is_corrupted)
+    assert found.auroc > 0.9
+    assert scores.seconds["curvature"] > scores.training_seconds
+    assert detector.statistic in scores.run.statistics
+
+
+def test_an_interrupted_run_ends_with_the_same_scores(tmp_path, monkeypatch):
+    from noiseaudit.training import loop
+
+    data = na.load("digits", limit=200)
+    whole, _ = audited(data, tmp_path / "whole")
+    real, count = loop._train_epoch, itertools.count()
+
+    def stop_in_the_third(*arguments):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "_train_epoch", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        audited(data, tmp_path / "cut")
+    monkeypatch.undo()
+    resumed, _ = audited(data, tmp_path / "cut")
+    scores = [found.rankings["curvature"].scores for found in (resumed, whole)]
+    assert np.array_equal(*scores)
+
+
+def test_it_trains_again_where_it_was_not_recorded_and_never_changes_the_others(tmp_path, caplog):
+    data = na.load("digits", limit=200)
+    options = {"model": "mlp", "epochs": 2, "threads": 1, "out": tmp_path / "a"}
+    first = na.audit(data, detectors=["cumulative_loss"], **options)
+    with caplog.at_level("WARNING", logger="noiseaudit"):
+        both = na.audit(data, detectors=["cumulative_loss", "curvature"], **options)
+    assert "training again: curvature h=0.01" in caplog.text
+    assert np.array_equal(
+        first.rankings["cumulative_loss"].scores, both.rankings["cumulative_loss"].scores
+    )
+    caplog.clear()
+    na.audit(data, detectors=["curvature"], **options)
+    assert "training again" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"h": 0.0}, UsageError, "h must be positive; got 0"),
+        ({"h": float("nan")}, UsageError, "h must be positive"),
+        ({"probes": 0}, UsageError, "probes must be at least 1"),
+        ({"units": "pixels"}, UnknownNameError, "did you mean 'pixel'"),
+        ({"method": "hvp"}, UnknownNameError, "method"),
+        ({"mean": [0.1, 0.2]}, UsageError, "mean must have 1 values; got 2"),
+        ({"std": [0.0]}, UsageError, "std must be positive"),
+    ],
+)
+def test_bad_options(options, error, words):
+    with pytest.raises(error, match=words):
+        na.curvature(network(), pictures(), **options)
+
+
+def test_every_setting_has_its_own_statistic():
+    settings = [{}, {"h": 0.001}, {"probes": 2}, {"every": 2}, {"units": "normalised"},
+                {"squared": True}]  # fmt: skip
+    assert len({Curvature(**options).statistic for options in settings}) == len(settings)
+    with pytest.raises(UsageError, match="every must be at least 1"):
+        Curvature(every=0)
+
+
+def test_the_finaliser_is_splitmix64s():
+    """splitmix64's published first outputs for seed 1234567 (Vigna's reference implementation)."""
+    golden, state, found = 0x9E3779B97F4A7C15, 1234567, []
+    for _ in range(3):
+        state = (state + golden) % 2**64
+        signed = state - 2**64 if state >= 2**63 else state
+        found.append(int(loss_curvature._mixed(torch.tensor(signed))) % 2**64)
+    assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
