@@ -89,6 +89,7 @@ def curvature(
     if method == "finite_difference":
         observer = CurvatureObserver(settings, dataset.ids, seed)
         observer.on_epoch_end(view)
+        view.finish()
         return observer.compute()[settings.statistic]
     values = np.empty(len(dataset), dtype=np.float64)
 
@@ -107,7 +108,8 @@ def curvature(
             found /= probes
         values[batch.rows] = found.cpu().numpy()
 
-    view.visit_gradients(visit)
+    view.visit_gradients(visit, lambda: None)
+    view.finish()
     return values
 
 

@@ -36,6 +36,7 @@ class GradientBatch:
         rows: their positions in the data set.
         inputs: (b, ...) as the model takes them.
         labels: (b,) int64 given labels.
+        logits: (b, k) float32.
         gradient: (b, ...) float32, of each example's own loss by its input.
         pixel: what one unit of a raw input (a pixel in [0, 1]) is in `inputs`: 1 / std.
     """
@@ -44,6 +45,7 @@ class GradientBatch:
     rows: slice
     inputs: Tensor
     labels: Tensor
+    logits: Tensor
     gradient: Tensor
     pixel: Tensor
 
@@ -66,8 +68,13 @@ class CleanView(Protocol):
     def input_gradient(self) -> Tensor:
         """(n, ...) float32 on the host: gradient of each example's loss by its model input."""
 
-    def visit_gradients(self, visit: Callable[[GradientBatch], None]) -> None:
-        """Hand every batch with its input gradient to `visit`; the logits are then known too."""
+    def visit_gradients(
+        self, visit: Callable[[GradientBatch], None], done: Callable[[], None]
+    ) -> None:
+        """Ask for every batch with its input gradient, and to be told when there are no more.
+
+        They come once every observer has had its turn: all who ask share one pass.
+        """
 
 
 class Observer(Protocol):
@@ -77,7 +84,7 @@ class Observer(Protocol):
         """One training batch: rows (b,) int64, logits (b, k), given labels (b,), losses (b,)."""
 
     def on_epoch_end(self, clean: CleanView, /) -> None:
-        """The epoch is over; `clean` is valid during the call only."""
+        """The epoch is over; `clean` is valid until all who asked it for gradients have them."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, complete at an epoch's end."""

@@ -194,11 +194,11 @@ def test_the_model_is_left_as_it_was(method):
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_the_clean_pass_serves_logits_with_the_gradient_and_splits_when_memory_ends(monkeypatch):
+def test_gradients_are_computed_once_for_all_and_in_smaller_parts_when_memory_ends(monkeypatch):
     data, model = pictures(), network()
     inputs = Inputs(data, torch.device("cpu"))
     want = CleanPass(model, inputs)
-    logits, gradient = want.logits, want.input_gradient
+    gradient = want.input_gradient
     sizes = []
     real = clean_pass.loss_gradient
 
@@ -211,11 +211,21 @@ def test_the_clean_pass_serves_logits_with_the_gradient_and_splits_when_memory_e
     monkeypatch.setattr(clean_pass, "loss_gradient", gradient_of_few)
     monkeypatch.setattr(clean_pass, "_BATCH", 32)
     found, view = torch.empty(40, 1, 8, 8), CleanPass(model, inputs)
-    view.visit_gradients(lambda batch: found[batch.rows].copy_(batch.gradient))
+    logits, finished = torch.empty(40, 3), []
+
+    def visit(batch):
+        found[batch.rows] = batch.gradient
+        logits[batch.rows] = batch.logits
+
+    for name in "ab":  # two who ask share one pass
+        view.visit_gradients(visit, lambda name=name: finished.append(name))
+    assert sizes == []
+    view.finish()
+    view.finish()
     assert sizes == [8] * 5
-    monkeypatch.setattr(model, "forward", None)  # the logits are there
-    torch.testing.assert_close(view.logits, logits)
+    assert finished == ["a", "b"]
     torch.testing.assert_close(found, gradient)
+    torch.testing.assert_close(logits, want.logits)
 
 
 def test_plain_and_squared_probes_and_units():
@@ -241,10 +251,12 @@ def test_the_observer_averages_the_epochs_whose_turn_it_is():
     assert np.isnan(observer.compute()[Curvature(every=2).statistic]).all()
     singles = []
     for epoch in range(1, 6):
-        observer.on_epoch_end(CleanPass(model, inputs))
         alone = CurvatureObserver(Curvature(), data.ids, 3)
         alone._epoch = epoch - 1
-        alone.on_epoch_end(CleanPass(model, inputs))
+        view = CleanPass(model, inputs)
+        for watching in (observer, alone):
+            watching.on_epoch_end(view)
+        view.finish()
         singles.append(alone.compute()[Curvature().statistic])
     want = (singles[1] + singles[3]) / 2
     np.testing.assert_allclose(observer.compute()[Curvature(every=2).statistic], want)

@@ -115,9 +115,11 @@ class CurvatureObserver:
         def visit(batch: GradientBatch) -> None:
             values[batch.rows] = self._measure(batch).cpu().numpy()
 
-        clean.visit_gradients(visit)
-        self._totals += values
-        self.epoch_means.append(float(values.mean()))
+        def done() -> None:
+            self._totals += values
+            self.epoch_means.append(float(values.mean()))
+
+        clean.visit_gradients(visit, done)
 
     def _measure(self, batch: GradientBatch) -> Tensor:
         settings = self.settings

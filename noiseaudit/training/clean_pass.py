@@ -39,6 +39,7 @@ class CleanPass:
         self._model = model
         self._inputs = inputs
         self._feature_layer = feature_layer
+        self._visitors: list[tuple[Callable[[GradientBatch], None], Callable[[], None]]] = []
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self._inputs), _BATCH):
@@ -103,12 +104,29 @@ class CleanPass:
         logits = self._visit(lambda batch: gradients.append(batch.gradient.float().cpu()))
         return logits, torch.cat(gradients)
 
-    def visit_gradients(self, visit: Callable[[GradientBatch], None]) -> None:
-        """Hand every batch with its input gradient to `visit`, in order.
+    def visit_gradients(
+        self, visit: Callable[[GradientBatch], None], done: Callable[[], None]
+    ) -> None:
+        """Ask for every batch with its input gradient, in order; `done` is called after the last.
 
-        Nothing but the logits is kept. Cost: one forward and one backward pass by the inputs alone.
+        The batches come with `finish`: all who ask share one pass, a forward and a backward pass
+        by the inputs alone.
         """
-        self.__dict__["logits"] = self._visit(visit)  # for whoever asks next
+        self._visitors.append((visit, done))
+
+    def finish(self) -> None:
+        """Serve those who asked for gradients."""
+        visitors, self._visitors = self._visitors, []
+        if not visitors:
+            return
+
+        def visit_all(batch: GradientBatch) -> None:
+            for visit, _ in visitors:
+                visit(batch)
+
+        self._visit(visit_all)
+        for _, done in visitors:
+            done()
 
     def _visit(self, visit: Callable[[GradientBatch], None]) -> Tensor:
         logits: list[Tensor] = []
@@ -139,5 +157,5 @@ class CleanPass:
         labels = self._inputs.labels[rows[0] : rows[-1] + 1]
         logits, gradient = loss_gradient(self._model, batch, labels)
         place, pixel = slice(int(rows[0]), int(rows[-1]) + 1), 1 / self._inputs.std
-        visit(GradientBatch(self._model, place, batch, labels, gradient, pixel))
+        visit(GradientBatch(self._model, place, batch, labels, logits, gradient, pixel))
         return logits.float().cpu()

@@ -103,6 +103,7 @@ def train(
             view, began = CleanPass(model, inputs), time.perf_counter()
             for observer in observers.values():
                 observer.on_epoch_end(view)
+            view.finish()
             history[-1]["watching"] = time.perf_counter() - began
             if checkpoint is not None:
                 save_checkpoint(checkpoint, history=history, **state)
