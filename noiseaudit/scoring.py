@@ -120,7 +120,7 @@ def make_plan(
     device: str = "auto",
     threads: int | None = None,
 ) -> TrainingPlan:
-    """Settle everything that training depends on, and say what "auto" chose.
+    """Settle everything that training depends on.
 
     Raises:
         UsageError: for an option that does not exist or does not fit the data.
@@ -132,7 +132,7 @@ def make_plan(
         model = choose_model(dataset.input_shape, torch_device.type)
     with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
         network = build_model(model, dataset.input_shape, dataset.num_classes)
-    plan = TrainingPlan(
+    return TrainingPlan(
         model=model,
         recipe=resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation),
         seed=seed,
@@ -140,12 +140,6 @@ def make_plan(
         threads=threads or torch.get_num_threads(),
         structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
     )
-    logger.info(
-        "%s: %s examples of %d classes; %s, %d epochs, augmentation %s, %s, %d threads",
-        dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
-        plan.recipe.epochs, plan.recipe.augmentation, torch_device.type, plan.threads,
-    )  # fmt: skip
-    return plan
 
 
 def score_examples(
@@ -166,6 +160,11 @@ def score_examples(
     Raises:
         ManifestMismatchError: if a stage in `folder` was made from other data or settings.
     """
+    logger.info(
+        "%s: %s examples of %d classes; %s, %d epochs, augmentation %s, %s, %d threads",
+        dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
+        plan.recipe.epochs, plan.recipe.augmentation, plan.device.type, plan.threads,
+    )  # fmt: skip
     run = run_training(
         dataset,
         plan,
