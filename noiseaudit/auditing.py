@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
 from noiseaudit.dataset import LabeledDataset
+from noiseaudit.detector import Detector
 from noiseaudit.errors import OutputError
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.loaders import load
@@ -111,7 +112,7 @@ def audit(
     source: Any,
     *,
     out: str | Path | None = None,
-    detectors: Sequence[str] | None = None,
+    detectors: Sequence[str | Detector] | None = None,
     folds: int = 4,
     model: str | ModelFactory = "auto",
     epochs: int | None = None,
@@ -127,13 +128,15 @@ def audit(
     """Train once on the labels as given, score every example, rank.
 
     Cost: one training run, and `folds` more for detectors that need out-of-sample `pred_probs`;
-    the detectors themselves take milliseconds.
+    the other detectors take milliseconds, but for "curvature", which takes one and a half times the
+    training run.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
         out: folder for results and checkpoints; without it nothing is kept, and an interrupted
             audit starts again from the beginning.
-        detectors: names; default: all that a training run serves. The first is the headline
+        detectors: names, or instances where options are wanted; default: all that a training run
+            serves at no further cost. The first is the headline
             unless `cumulative_loss` is among them.
         folds: of the cross-validation, which is run only if a chosen detector needs
             out-of-sample `pred_probs`.
@@ -210,6 +213,7 @@ def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any])
             "skipped": len(dataset.skipped),
             "headline": ranking.detector,
             "training_seconds": scores.training_seconds,
+            "watching_seconds": scores.watching_seconds,
             "cross_validation_seconds": scores.cross_validation_seconds,
         },
     }

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit.errors import check_name
+from noiseaudit.errors import UsageError, check_name
 from noiseaudit.evidence import Evidence
 from noiseaudit.observers import Observer
 from noiseaudit.outputs import Statistic
@@ -85,16 +85,21 @@ def _is_detector(item: type) -> TypeGuard[type[Detector]]:
     return hasattr(item, "rank") and isinstance(getattr(item, "name", None), str)
 
 
-def create_detectors(names: Iterable[str] | None = None) -> list[Detector]:
-    """Detectors by name, each once, with default options; None means all.
+def create_detectors(names: Iterable[str | Detector] | None = None) -> list[Detector]:
+    """Detectors, each once: a name stands for default options; None means all.
 
     Raises:
         UnknownNameError: for a name that does not exist, with the nearest that does.
+        UsageError: if two of one name have different options.
     """
     types = detector_types()
     names = [names] if isinstance(names, str) else names
-    wanted = list(types) if names is None else list(dict.fromkeys(names))
-    return [types[check_name(name, types, "detector")]() for name in wanted]
+    chosen: dict[str, Detector] = {}
+    for item in types if names is None else names:
+        made = types[check_name(item, types, "detector")]() if isinstance(item, str) else item
+        if chosen.setdefault(made.name, made) != made:
+            raise UsageError(f"two detectors are called {made.name}; ask for one at a time")
+    return list(chosen.values())
 
 
 def training_statistics() -> tuple[Statistic, ...]:

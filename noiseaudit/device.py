@@ -9,7 +9,7 @@ import torch
 
 from noiseaudit.errors import UsageError, check_name
 
-__all__ = ["cpu_threads", "select_device"]
+__all__ = ["cpu_threads", "full_float32", "select_device"]
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -42,3 +42,24 @@ def cpu_threads(count: int | None) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Run a block without TF32, whose 10 bits of mantissa are too few for small differences."""
+    if device.type != "cuda":
+        yield
+        return
+    flags = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled,
+        benchmark=torch.backends.cudnn.benchmark,
+        deterministic=torch.backends.cudnn.deterministic,
+        allow_tf32=False,
+    )
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with flags:
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

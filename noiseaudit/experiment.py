@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from noiseaudit._io import make_folder, read_npz
 from noiseaudit.corruption import parse_noise
-from noiseaudit.detector import create_detectors
+from noiseaudit.detector import Detector, create_detectors
 from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.experiment_cell import FAILURES, Cell, Job, failed_cell, run_cell
 from noiseaudit.experiment_report import MEASURED, ExperimentReport, write_tables
@@ -46,7 +46,7 @@ def run_experiment(
     rates: Sequence[float] = (0.1,),
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
-    detectors: Sequence[str] | None = None,
+    detectors: Sequence[str | Detector] | None = None,
     folds: int = 4,
     retrain: bool | Mapping[str, Any] = False,
     retrain_by: Sequence[str] = (),
@@ -72,7 +72,8 @@ def run_experiment(
         rates: in [0, 1]; not used by noise whose rate is measured.
         seeds: of the noise and of training alike.
         out: folder for results; a finished cell in it is reused.
-        detectors: names; default: all.
+        detectors: names, or instances where options are wanted; default: all, also those that cost
+            more than the training run.
         folds: of the cross-validation.
         retrain: whether to retrain, or how: options as in `training` that differ from it, such as
             `{"epochs": 60, "augmentation": "none"}`. What noise costs shows only where the
@@ -103,9 +104,10 @@ def run_experiment(
         )
     if retraining is None and (len(retrain_by) or test is not None):
         raise UsageError("retrain_by and test are for retrain; set it too")
-    reported = [detector.name for detector in create_detectors(detectors)]
+    asked = create_detectors(detectors)
+    reported = [detector.name for detector in asked]
     selectors = [detector.name for detector in create_detectors(retrain_by)]
-    chosen = create_detectors([*reported, *selectors])
+    chosen = create_detectors([*asked, *(name for name in selectors if name not in reported)])
     cells = _grid(noise, rates, seeds)
     device = training.get("device", "auto")
     dataset = load(source, device=device, progress=progress)

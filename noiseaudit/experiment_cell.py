@@ -125,22 +125,26 @@ def run_cell(job: Job, cell: Cell, folder: Path) -> CellResults:
     plan = make_plan(noisy, seed=cell.seed, **job.training)
     config = {**plan.config(noisy), "cell_format": _FORMAT, "folds": job.folds}
     stored = _read_stored(folder, config)
-    names = [detector.name for detector in job.detectors]
-    rows = [] if stored is None else [row for row in stored["rows"] if row["detector"] in names]
-    is_scored = len(rows) == len(names)
+    made = {detector.name: repr(detector) for detector in job.detectors}  # options included
+    kept = stored or {"rows": [], "detectors": {}}
+    rows = [
+        row for row in kept["rows"]
+        if kept["detectors"].get(row["detector"]) == made.get(row["detector"])
+    ]  # fmt: skip
+    is_scored = len(rows) == len(made)
     if is_scored and job.retraining is None:
         logger.info("%s: reused", cell.folder_name)
         return CellResults(rows)
     if stored is None:  # nothing there, or of other settings; one that was interrupted goes on
         shutil.rmtree(folder, ignore_errors=True)
-        write_json(make_folder(folder) / "cell.json", {"config": config, "rows": []})
+        write_json(make_folder(folder) / "cell.json", {**kept, "config": config})
     scores = score_examples(
         noisy, plan, job.detectors, folder, folds=job.folds, keep_trajectories=True
     )
     if not is_scored:
         rows = _evaluate(scores, corruption, cell, job.dataset.name)
         _keep(scores, corruption, job.detectors, plan, folder)
-        write_json(folder / "cell.json", {"config": config, "rows": rows})
+        write_json(folder / "cell.json", {"config": config, "rows": rows, "detectors": made})
         (folder / "training" / "checkpoint.pt").unlink(missing_ok=True)  # nothing goes on from it
     job.advance()
     return CellResults(rows, _retrain(job, cell, corruption, scores, folder))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detectors.curvature import Curvature, CurvatureObserver
-from noiseaudit.errors import UsageError, check_name
+from noiseaudit.errors import DataError, UsageError, check_name
 from noiseaudit.loss_curvature import random_signs, squared_trace, squared_trace_piecewise_linear
 from noiseaudit.observers import GradientBatch
 from noiseaudit.seeding import derive_seed
@@ -34,9 +34,10 @@ def curvature(
     ),
     h: float = 0.01,
     probes: int = 1,
-    units: Literal["pixel", "normalised"] = "pixel",
+    units: Literal["auto", "pixel", "normalised"] = "auto",
     squared: bool = False,
     seed: int = 0,
+    scaled_like: LabeledDataset | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
@@ -44,46 +45,53 @@ def curvature(
 
     What finds wrong labels is the mean over the epochs of training: in a loop of your own call this
     at each epoch's end with another seed and average, or use `noiseaudit audit --detectors
-    curvature`. A score depends on the example, the model and the seed, not on the other examples;
-    weights, buffers, gradients and the model's mode stay as they are.
+    curvature`. Weights, buffers, gradients and the model's mode stay as they are. Given how inputs
+    are normalised, a score depends on the example, the model and the seed, not on other examples.
 
-    Cost: "finite_difference" 1 + probes forward passes and backward passes by the inputs; "hessian"
-    four to five for each probe; "hessian_piecewise_linear" one forward and k backward passes.
+    Cost: one forward pass and one backward pass by the inputs, and further: "finite_difference" as
+    many for each probe, "hessian" four to five times as much for each, "hessian_piecewise_linear"
+    one forward and k backward passes.
 
     Args:
         model: from (b, c, h, w) images or (b, d) vectors, normalised, to logits (b, k); on any
             device.
-        dataset: images are scaled to [0, 1] and then normalised.
+        dataset: at least one example; images are scaled to [0, 1] and then normalised.
         method: "finite_difference": the change of the gradient over a step h, the published score.
             "hessian": tr(H^2) by exact Hessian-vector products. "hessian_piecewise_linear": the
             same in closed form, for networks of ReLU, max-pool and batch norm; it ignores labels.
-            On such networks the first differs from the others by orders of magnitude and ranks
-            differently: `noiseaudit.loss_curvature`.
+            On such networks the first is another quantity: `noiseaudit.loss_curvature`.
         h: step of the finite difference, per element.
         probes: random directions of the first two.
-        units: of h and the gradients: raw inputs (pixels in [0, 1]) or normalised ones.
+        units: of h and the gradients: "pixel", raw inputs (pixels in [0, 1]); "normalised", the
+            model's; "auto", the first for pictures, the second for vectors.
         squared: of the finite difference: the squared length, as the paper prints it, instead of
             the length.
         seed: of the directions.
-        mean: per channel (of pixels in [0, 1]) or feature, that the model was trained with;
-            default: that of `dataset`, as in noiseaudit's own training.
+        scaled_like: the examples that the model was trained on, whose mean and deviation its
+            inputs are normalised with; default: `dataset`, right only where that is them.
+        mean: instead, per channel (of pixels in [0, 1]) or feature.
         std: likewise.
 
     Returns:
         (n,) float64, at least 0, in the order of `dataset`.
 
     Raises:
+        DataError: if there is no example.
         UsageError: for an option with a value that it cannot have.
 
     Source: Garg, Ravikumar & Roy, ICML 2024, equations 3 and 6.
     """
     check_name(method, CURVATURES, "method")
     settings = Curvature(h=h, probes=probes, units=units, squared=squared)
+    if not len(dataset):
+        raise DataError("there are no examples")
     first = next(model.parameters(), None)
-    inputs = Inputs(dataset, torch.device("cpu") if first is None else first.device)
+    device = torch.device("cpu") if first is None else first.device
+    like = None if scaled_like is None else Inputs(scaled_like, device)
+    inputs = Inputs(dataset, device, scaled_like=like)
     inputs.mean = _normalisation(inputs.mean, mean, "mean")
     inputs.std = _normalisation(inputs.std, std, "std")
-    if bool((inputs.std <= 0).any()):
+    if not bool((inputs.std > 0).all()):
         raise UsageError("std must be positive")
     view = CleanPass(model, inputs)
     if method == "finite_difference":
@@ -94,7 +102,7 @@ def curvature(
     values = np.empty(len(dataset), dtype=np.float64)
 
     def visit(batch: GradientBatch) -> None:
-        scale = batch.pixel if units == "pixel" else torch.ones_like(batch.pixel)
+        scale = settings.scale_of(batch)
         if method == "hessian_piecewise_linear":
             found = squared_trace_piecewise_linear(batch.model, batch.inputs, scale)
         else:
@@ -119,4 +127,6 @@ def _normalisation(of_data: Tensor, given: Sequence[float] | None, name: str) ->
     values = torch.as_tensor(given, dtype=of_data.dtype, device=of_data.device)
     if values.numel() != of_data.numel():
         raise UsageError(f"{name} must have {of_data.numel()} values; got {values.numel()}")
+    if not bool(torch.isfinite(values).all()):
+        raise UsageError(f"{name} must be finite; got {list(given)}")
     return values.reshape(of_data.shape)

@@ -73,7 +73,8 @@ class CleanView(Protocol):
     ) -> None:
         """Ask for every batch with its input gradient, and to be told when there are no more.
 
-        They come once every observer has had its turn: all who ask share one pass.
+        They come once every observer has had its turn: all who ask share one pass. Where memory is
+        short, rows may come twice, the second time to replace the first.
         """
 
 

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from noiseaudit._validation import check_ids, check_labels, check_same_length
 from noiseaudit.class_sums import ClassSums
-from noiseaudit.detector import create_detectors, detector_types, training_statistics
+from noiseaudit.detector import (
+    Detector,
+    create_detectors,
+    detector_types,
+    training_statistics,
+)
 from noiseaudit.errors import DataError, UsageError, check_name
 from noiseaudit.evidence import Evidence
 from noiseaudit.observers import StatisticsObserver
@@ -196,7 +201,7 @@ class Recorder:
         check_name(name, detector_types(), "detector")
         return create_detectors([name])[0].rank(self.evidence())
 
-    def scores(self, detectors: Sequence[str] | None = None) -> pd.DataFrame:
+    def scores(self, detectors: Sequence[str | Detector] | None = None) -> pd.DataFrame:
         """One row per example in the order of `labels`, one column of suspicion per detector.
 
         Indexed by sample_id; default: every detector that training statistics suffice for.

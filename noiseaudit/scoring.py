@@ -72,13 +72,18 @@ class Scores:
         return sum(epoch["seconds"] for epoch in self.run.history)
 
     @property
+    def watching_seconds(self) -> float:
+        """Seconds that observers took after its epochs."""
+        return sum(epoch.get("watching", 0.0) for epoch in self.run.history)
+
+    @property
     def cross_validation_seconds(self) -> float | None:
         """Seconds of all folds, None if there were none."""
         return None if self.held_out is None else sum(self.held_out.seconds)
 
 
 def check_options(
-    detectors: Sequence[str] | None,
+    detectors: Sequence[str | Detector] | None,
     model: str | ModelFactory,
     device: str,
     augmentation: str | Augmentation,
@@ -103,8 +108,8 @@ def check_options(
         replace(Recipe(epochs=1), **(recipe or {}))
 
 
-def choose_detectors(names: Sequence[str] | None) -> list[Detector]:
-    """Detectors by name; None means all that one training run serves."""
+def choose_detectors(names: Sequence[str | Detector] | None) -> list[Detector]:
+    """As `create_detectors`; None means all that one training run serves at no further cost."""
     chosen = create_detectors(names)
     return chosen if names is not None else [d for d in chosen if set(d.needs) <= {"training"}]
 

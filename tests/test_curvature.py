@@ -22,6 +22,7 @@ from noiseaudit.loss_curvature import (
     squared_trace_piecewise_linear,
 )
 from noiseaudit.scoring import make_plan, score_examples
+from noiseaudit.seeding import derive_seed
 from noiseaudit.training import clean_pass
 from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
@@ -173,7 +174,7 @@ def test_a_score_depends_on_neither_chunks_nor_order_nor_batch_mates(method, mon
     for rows in (np.random.default_rng(1).permutation(40), [7]):
         part = na.curvature(model, data.subset(rows), **options)
         np.testing.assert_allclose(part, whole[rows], rtol=1e-3)
-    monkeypatch.setattr(clean_pass, "_BATCH", 8)
+    monkeypatch.setattr(clean_pass, "_CPU_ROWS", 8)
     np.testing.assert_allclose(na.curvature(model, data, **options), whole, rtol=1e-3)
 
 
@@ -209,7 +210,7 @@ def test_gradients_are_computed_once_for_all_and_in_smaller_parts_when_memory_en
         return real(model, batch, labels)
 
     monkeypatch.setattr(clean_pass, "loss_gradient", gradient_of_few)
-    monkeypatch.setattr(clean_pass, "_BATCH", 32)
+    monkeypatch.setattr(clean_pass, "_CPU_ROWS", 32)
     found, view = torch.empty(40, 1, 8, 8), CleanPass(model, inputs)
     logits, finished = torch.empty(40, 3), []
 
@@ -269,7 +270,8 @@ def test_it_finds_wrong_labels_and_its_cost_is_told(tmp_path):
     scores, detector = audited(noisy.dataset, tmp_path, epochs=15)
     found = na.evaluate(scores.rankings["curvature"], noisy.is_corrupted)
     assert found.auroc > 0.9
-    assert scores.seconds["curvature"] > scores.training_seconds
+    watching = sum(epoch["watching"] for epoch in scores.run.history)
+    assert scores.seconds["curvature"] > scores.training_seconds + 0.99 * watching > 0
     assert detector.statistic in scores.run.statistics
 
 
@@ -319,6 +321,7 @@ def test_it_trains_again_where_it_was_not_recorded_and_never_changes_the_others(
         ({"method": "hvp"}, UnknownNameError, "method"),
         ({"mean": [0.1, 0.2]}, UsageError, "mean must have 1 values; got 2"),
         ({"std": [0.0]}, UsageError, "std must be positive"),
+        ({"std": [float("nan")]}, UsageError, "std must be finite"),
     ],
 )
 def test_bad_options(options, error, words):
@@ -342,3 +345,141 @@ def test_the_finaliser_is_splitmix64s():
         signed = state - 2**64 if state >= 2**63 else state
         found.append(int(loss_curvature._mixed(torch.tensor(signed))) % 2**64)
     assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def by_hand(model, raw, labels, mean, std, h, probes, seed, ids):
+    """The published score of raw inputs, example by example, from one gradient after another."""
+
+    def gradient(points, label):
+        points = points.detach().requires_grad_()
+        loss = F.cross_entropy(model((points - mean) / std)[None], label[None])
+        return torch.autograd.grad(loss, points)[0]
+
+    values = []
+    for point, label, sample_id in zip(raw, labels, ids, strict=True):
+        changes = []
+        for probe in range(probes):
+            name = derive_seed(seed, "curvature", 1, probe)
+            signs = random_signs(torch.tensor([sample_id]), tuple(point.shape), name)[0]
+            change = gradient(point + h * signs, label) - gradient(point, label)
+            changes.append(float(change.square().sum()))
+        values.append(np.mean(changes))
+    return values
+
+
+def smooth(side=SIDE):
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(side, 24), nn.Tanh(), nn.Linear(24, 3))
+
+
+def test_the_published_score_by_hand_in_raw_units():
+    model, random = smooth(), np.random.default_rng(0)
+    mean, std = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), torch.tensor([0.2, 0.5, 1.0, 2.0, 3.0])
+    raw = torch.from_numpy(random.normal(size=(8, SIDE)).astype(np.float32)) * std + mean
+    data = na.LabeledDataset(
+        raw.numpy(), np.arange(8) % 3, ("a", "b", "c"), ids=np.arange(8) * 5 + 1
+    )
+    options = {"mean": mean.tolist(), "std": std.tolist(), "units": "pixel"}
+    found = na.curvature(model, data, h=0.02, probes=3, squared=True, seed=9, **options)
+    labels = torch.from_numpy(data.labels)
+    want = by_hand(model, raw, labels, mean, std, 0.02, 3, 9, data.ids.tolist())
+    np.testing.assert_allclose(found, want, rtol=1e-3)
+    of_raw = explicit(lambda x: model((x - mean) / std), raw, labels)
+    exact = squared(of_raw).numpy()
+    found = na.curvature(model, data, method="hessian", probes=4000, **options)
+    np.testing.assert_allclose(found, exact, rtol=0.1)
+    relu = nn.Sequential(model[0], nn.ReLU(), model[2])
+    exact = squared(explicit(lambda x: relu((x - mean) / std), raw, labels)).numpy()
+    found = na.curvature(relu, data, method="hessian_piecewise_linear", **options)
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
+
+
+def test_units_of_features_do_not_matter_unless_asked_for():
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(50, SIDE)).astype(np.float32)
+    scaled = inputs * np.array([1e-4, 1, 1e3, 1, 1], np.float32)
+    one, other = (
+        na.LabeledDataset(x, np.arange(50) % 3, ("a", "b", "c")) for x in (inputs, scaled)
+    )
+    np.testing.assert_allclose(
+        na.curvature(smooth(), one), na.curvature(smooth(), other), rtol=1e-3
+    )
+    in_pixels = [na.curvature(smooth(), data, units="pixel") for data in (one, other)]
+    assert in_pixels[1].mean() > 100 * in_pixels[0].mean()
+
+
+def test_a_part_is_scored_as_in_the_whole_when_scaled_like_it():
+    data, model = pictures(), network()
+    whole = na.curvature(model, data)
+    part = na.curvature(model, data.subset([3, 9]), scaled_like=data)
+    np.testing.assert_allclose(part, whole[[3, 9]], rtol=1e-3)
+    assert not np.allclose(na.curvature(model, data.subset([3, 9])), whole[[3, 9]], rtol=1e-3)
+
+
+def test_scores_of_well_fitted_labels_keep_their_digits():
+    """p - 1 of a probability of 0.99999 has two digits in float32."""
+    model = smooth()
+    with torch.no_grad():
+        model[2].weight *= 60
+    inputs = np.random.default_rng(0).normal(size=(200, SIDE)).astype(np.float32)
+    labels = model(torch.from_numpy(inputs)).argmax(dim=1).numpy()
+    data = na.LabeledDataset(inputs, labels, ("a", "b", "c"))
+    fitted = model(torch.from_numpy(inputs)).softmax(dim=1).amax(dim=1).detach().numpy()
+    assert (fitted > 0.9999).sum() > 50
+    options = {"mean": [0.0] * SIDE, "std": [1.0] * SIDE, "h": 0.1}
+    found = na.curvature(model, data, **options)
+    exact = copy.deepcopy(model).double()
+    points, targets = torch.from_numpy(inputs).double(), torch.from_numpy(labels)
+    _, gradient = loss_gradient(exact, points, targets)
+    signs = random_signs(torch.arange(200), (SIDE,), derive_seed(0, "curvature", 1, 0))
+    want = gradient_change(exact, points, targets, gradient, signs, 0.1).sqrt().numpy()
+    error = np.abs(found / want - 1)[fitted > 0.9999]
+    assert np.quantile(error, 0.9) < 0.01
+
+
+def test_settings_can_be_asked_for_and_not_two_at_a_time(tmp_path):
+    data = na.load("digits", limit=100)
+    options = {"model": "mlp", "epochs": 2, "threads": 1}
+    fine = na.audit(data, detectors=[Curvature(h=0.001)], **options).rankings["curvature"]
+    coarse = na.audit(data, detectors=["curvature"], **options).rankings["curvature"]
+    assert not np.allclose(fine.scores, coarse.scores)
+    with pytest.raises(UsageError, match="two detectors are called curvature"):
+        na.audit(data, detectors=[Curvature(h=0.001), "curvature"], **options)
+    out = tmp_path / "o"
+    cells = [
+        na.run_experiment(data, detectors=[detector], seeds=[0], out=out, **options).rows[0]
+        for detector in ("curvature", Curvature(h=0.001), "curvature")
+    ]
+    assert cells[0]["auroc"] == cells[2]["auroc"] != cells[1]["auroc"]
+
+
+def test_asking_for_more_or_less_of_an_interrupted_run(tmp_path, monkeypatch):
+    from noiseaudit.training import loop
+
+    data = na.load("digits", limit=100)
+    options = {"model": "mlp", "epochs": 3, "threads": 1, "out": tmp_path / "a"}
+    first = na.audit(data, detectors=["cumulative_loss"], **options)
+    real = loop._train_epoch
+
+    def stop_in_the_second(*arguments):
+        if arguments[6] == 1:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "_train_epoch", stop_in_the_second)
+    more = ["cumulative_loss", "curvature"]
+    with pytest.raises(KeyboardInterrupt):
+        na.audit(data, detectors=more, **options)
+    again = na.audit(data, detectors=["cumulative_loss"], **options)  # what was finished is there
+    assert np.array_equal(again.ranking.scores, first.ranking.scores)
+    with pytest.raises(KeyboardInterrupt):
+        na.audit(data, detectors=[Curvature(h=0.1)], **options)  # not what was begun
+    monkeypatch.undo()
+    trained = []
+    monkeypatch.setattr(
+        loop, "_train_epoch", lambda *a: trained.append(a[6]) or real(*a)
+    )  # fmt: skip
+    both = na.audit(data, detectors=[Curvature(h=0.1), "cumulative_loss"], **options)
+    assert trained == [1, 2]
+    assert np.array_equal(both.rankings["cumulative_loss"].scores, first.ranking.scores)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir() if path.is_dir()) == ["training"]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from noiseaudit.device import full_float32
 from noiseaudit.loss_curvature import loss_gradient
 from noiseaudit.observers import GradientBatch
 from noiseaudit.training.inputs import Inputs
@@ -19,7 +19,8 @@ from noiseaudit.training.models import last_linear
 __all__ = ["CleanPass"]
 
 _BATCH = 1024
-_ELEMENTS = 2**22  # of inputs that backward passes take at once
+_CPU_ROWS = 128  # of a backward pass
+_ELEMENTS = 2**22  # of inputs that a backward pass takes on CUDA
 
 
 class CleanPass:
@@ -100,9 +101,15 @@ class CleanPass:
 
     @cached_property
     def _forward_with_gradient(self) -> tuple[Tensor, Tensor]:
-        gradients: list[Tensor] = []
-        logits = self._visit(lambda batch: gradients.append(batch.gradient.float().cpu()))
-        return logits, torch.cat(gradients)
+        logits: dict[int, Tensor] = {}
+        gradients: dict[int, Tensor] = {}
+
+        def visit(batch: GradientBatch) -> None:
+            logits[batch.rows.start] = batch.logits.float().cpu()
+            gradients[batch.rows.start] = batch.gradient.float().cpu()
+
+        self._visit([visit])
+        return torch.cat(list(logits.values())), torch.cat(list(gradients.values()))
 
     def visit_gradients(
         self, visit: Callable[[GradientBatch], None], done: Callable[[], None]
@@ -117,45 +124,48 @@ class CleanPass:
     def finish(self) -> None:
         """Serve those who asked for gradients."""
         visitors, self._visitors = self._visitors, []
-        if not visitors:
-            return
-
-        def visit_all(batch: GradientBatch) -> None:
-            for visit, _ in visitors:
-                visit(batch)
-
-        self._visit(visit_all)
+        if visitors:
+            self._visit([visit for visit, _ in visitors])
         for _, done in visitors:
             done()
 
-    def _visit(self, visit: Callable[[GradientBatch], None]) -> Tensor:
-        logits: list[Tensor] = []
+    def _visit(self, visits: Sequence[Callable[[GradientBatch], None]]) -> None:
+        """All batches; where memory ends, in smaller ones, some rows then come twice."""
         start, size = 0, self._rows_at_once()
-        with self._eval_mode():
+        with self._eval_mode(), full_float32(self._inputs.device):
             while start < len(self._inputs):
-                rows = np.arange(start, min(start + size, len(self._inputs)))
-                try:
-                    logits.append(self._visit_batch(rows, visit))
-                except torch.cuda.OutOfMemoryError:
-                    if size == 1:
-                        raise
-                    size //= 2  # scores do not depend on it
+                stop = min(start + size, len(self._inputs))
+                if self._visit_rows(slice(start, stop), visits, is_last_try=size == 1):
+                    start = stop
+                else:
+                    size //= 2
                     torch.cuda.empty_cache()
-                    continue
-                start += len(rows)
-        return torch.cat(logits)
+
+    def _visit_rows(
+        self,
+        rows: slice,
+        visits: Sequence[Callable[[GradientBatch], None]],
+        *,
+        is_last_try: bool,
+    ) -> bool:
+        """Whether the device's memory was enough."""
+        try:
+            raw = self._inputs.raw(np.arange(rows.start, rows.stop))
+            batch, labels = self._inputs.normalise(raw), self._inputs.labels[rows]
+            logits, gradient = loss_gradient(self._model, batch, labels)
+            pixel = 1 / self._inputs.std
+            told = GradientBatch(self._model, rows, batch, labels, logits, gradient, pixel)
+            for visit in visits:
+                visit(told)
+        except torch.cuda.OutOfMemoryError:
+            if is_last_try:
+                raise
+            return False
+        return True
 
     def _rows_at_once(self) -> int:
-        """Fewer of large inputs: what backward keeps grows with them."""
+        """Few on a CPU, whose caches they leave; on CUDA fewer of large inputs."""
+        if self._inputs.device.type == "cpu":
+            return _CPU_ROWS
         elements = self._inputs.raw(np.zeros(1, dtype=np.int64)).numel()
-        return max(8, min(_BATCH, _ELEMENTS // elements))
-
-    def _visit_batch(
-        self, rows: NDArray[np.int64], visit: Callable[[GradientBatch], None]
-    ) -> Tensor:
-        batch = self._inputs.normalise(self._inputs.raw(rows))
-        labels = self._inputs.labels[rows[0] : rows[-1] + 1]
-        logits, gradient = loss_gradient(self._model, batch, labels)
-        place, pixel = slice(int(rows[0]), int(rows[-1]) + 1), 1 / self._inputs.std
-        visit(GradientBatch(self._model, place, batch, labels, logits, gradient, pixel))
-        return logits.float().cpu()
+        return max(1, min(_BATCH, _ELEMENTS // elements))

@@ -18,7 +18,7 @@ from noiseaudit.class_sums import ClassSums
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
 from noiseaudit.errors import OutputError
-from noiseaudit.manifest import read_manifest, require_same, write_manifest
+from noiseaudit.manifest import differences, read_manifest, require_same, write_manifest
 from noiseaudit.observers import Observer, StatisticsObserver
 from noiseaudit.outputs import Statistic
 from noiseaudit.training.loop import train
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 Watcher = Callable[[NDArray[np.int64], int], Observer]
 """From sample ids and the run's seed to an observer of it."""
 
+_MANIFEST = "manifest.json"  # of a finished run
+_BEGUN = "begun.json"  # what an unfinished one records
 _CURVE = "confidence"
 _FORMAT = 1  # raise it when a stored statistic changes its meaning
 
@@ -129,7 +131,6 @@ def run_training(
         ManifestMismatchError: if what is there was made from other data or settings and `resume`
             is true.
     """
-    make_folder(folder)
     config = plan.config(dataset)
     watchers = watchers or {}
     names = sorted({"correct", *(statistic.name for statistic in statistics)})
@@ -137,7 +138,14 @@ def run_training(
         "statistics": [*names, *sorted(watchers)],
         "trajectories": names if keep_trajectories else [_CURVE],
     }
-    stored = read_manifest(folder / "manifest.json") if resume else None
+    beside = folder.with_name(f"{folder.name}.again")
+    if not resume:
+        _clear(folder)
+        _clear(beside)
+    elif not (folder / _MANIFEST).exists() and (beside / _MANIFEST).exists():
+        _replace(folder, beside)  # killed just before
+    stored = read_manifest(folder / _MANIFEST)
+    place = folder
     if stored is not None:
         require_same(stored["config"], config, folder)
         lacking = [
@@ -147,13 +155,30 @@ def run_training(
             logger.info("training: reused from %s", folder)
             return _read(folder, stored)
         logger.warning("training again: %s not recorded last time", ", ".join(sorted(lacking)))
-    if stored is not None or not resume:
-        _clear(folder)
-    history = _train(dataset, plan, statistics, watchers, folder, config, wanted, progress)
+        place = beside  # what is finished stays until there is more
+    _claim(make_folder(place), wanted)
+    history = _train(dataset, plan, statistics, watchers, place, config, wanted, progress)
     manifest = {"config": config, **wanted, "history": history}
-    write_manifest(folder / "manifest.json", manifest)
-    ClassSums.remove_files(folder)
+    write_manifest(place / _MANIFEST, manifest)
+    ClassSums.remove_files(place)
+    if place != folder:
+        _replace(folder, beside)
     return _read(folder, manifest)
+
+
+def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Go on with an unfinished run only if it records the same."""
+    begun = read_manifest(folder / _BEGUN)
+    if begun is not None and differences(begun, wanted):
+        logger.warning("training again: the run begun in %s records something else", folder)
+        _clear(folder)
+    write_manifest(folder / _BEGUN, wanted)
+
+
+def _replace(folder: Path, beside: Path) -> None:
+    _clear(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
 
 
 def statistics_by_epoch(
@@ -275,7 +300,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
 
 def _clear(folder: Path) -> None:
     """Remove what this stage wrote, its manifest first so that nothing looks finished."""
-    for name in ("manifest.json", "checkpoint.pt", "statistics.npz", "pred_probs.npy"):
+    for name in (_MANIFEST, _BEGUN, "checkpoint.pt", "statistics.npz", "pred_probs.npy"):
         (folder / name).unlink(missing_ok=True)
     ClassSums.remove_files(folder)
     shutil.rmtree(folder / "trajectories", ignore_errors=True)
