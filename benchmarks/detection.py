@@ -7,7 +7,8 @@ Presets: `smoke` (digits, seconds), `cpu` (minutes a task on two cores), `cpu-fu
 `gpu` (ResNet-18; a cell fits one ten-minute call); --smoke shrinks any of them to seconds. Finished
 cells are kept in --out and reused, and the results of a task are written after each of its cells,
 so that it can be stopped at any time: the same command goes on. Different tasks can run side by
-side, each with fewer --threads.
+side, each with fewer --threads, and so can the seeds of one, each in an --out of its own: put all
+cells into one folder afterwards, and the command without --seeds writes the whole result.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ PRESETS: dict[str, dict[str, Task]] = {
         ),
     },
     "cpu": {
+        "digits": Task("digits", {**UNIFORM, **PAIR}, (0.1,), training=MLP),
         "mnist_uniform": Task(
             "mnist", UNIFORM, PAPER_RATES, training=MLP, held_out_seeds=(0,)
         ),
@@ -103,12 +105,12 @@ PRESETS: dict[str, dict[str, Task]] = {
         ),
         "cifar10_10000": Task("cifar10", UNIFORM, training=CNN, limit=10_000),
         "retrain_fashion_mnist": Task(
-            "fashion_mnist", UNIFORM, (0.2, 0.4), FIVE, MLP, (),
-            {"epochs": 55, "augmentation": "none"},
+            "fashion_mnist", UNIFORM, (0.2, 0.4), FIVE, CNN, (),
+            {**MLP, "epochs": 55, "augmentation": "none"},
         ),
         "retrain_cifar10": Task(
             "cifar10", UNIFORM, (0.2, 0.4), FIVE, CNN, (),
-            {"epochs": 12, "augmentation": "none"}, 25_000,
+            {"epochs": 15, "augmentation": "none"}, 25_000,
         ),
     },
     "cpu-full": {
@@ -218,6 +220,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--tasks", help="only these of the preset, joined by commas")
+    parser.add_argument("--seeds", help="only these, joined by commas: to share a task out")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/detection"), help="for the cells")
     parser.add_argument("--results", type=Path, default=results, help="for the JSON files")
@@ -230,6 +233,8 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         parser.error(f"{options.preset} has no task {', '.join(sorted(unknown))}: {list(preset)}")
     for name in names:
         task = shrunk(preset[name]) if options.smoke else preset[name]
+        if options.seeds:
+            task = replace(task, seeds=tuple(int(seed) for seed in options.seeds.split(",")))
         for report in run(task, options.data_root, options.out / name, options.threads):
             path = save(
                 f"detection_{name}",

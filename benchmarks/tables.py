@@ -6,68 +6,135 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _results import RESULTS
+from _results import RESULTS, interval
 
 README = Path(__file__).parent.parent / "README.md"
-SHOWN = ("cumulative_loss", "area_under_margin", "cumulative_confidence", "cumulative_accuracy",
-         "el2n", "forgetting_events", "first_learned_epoch")  # fmt: skip
+ONE_RUN = ("cumulative_loss", "area_under_margin", "cumulative_accuracy", "inconfidence")
+HELD_OUT = ("self_confidence", "normalized_margin", "confident_learning")
+# Curvature paper, Table 2: AUROC %, uniform noise, at 1, 2, 4, 6, 8, 10%.
+PUBLISHED_MNIST = {
+    "curvature": ("100", "100", "99.9", "99.9", "99.9", "99.9"),
+    "confident learning": ("99.7", "99.3", "99.1", "98.9", "98.9", "98.9"),
+    "inconfidence": ("99.4", "99.0", "98.4", "97.7", "97.1", "96.1"),
+}
+PUBLISHED_CIFAR10 = "curvature 92.9, confident learning 93.4, inconfidence 81.5"
+SETTINGS = (  # what the README calls it, task, published AUROC %
+    ("digits, uniform 10%", "digits", "uniform", ""),
+    ("digits, pair 10%", "digits", "pair", ""),
+    ("MNIST, pair 20%, no augmentation", "mnist_pair", "pair", ""),
+    ("MNIST, pair 20%", "mnist_pair_augmented", "pair", ""),
+    ("CIFAR-10, uniform 10%", "cifar10_uniform", "uniform", PUBLISHED_CIFAR10),
+    ("CIFAR-10N aggregate (9%)", "cifar10n", "CIFAR-10N aggregate", ""),
+    ("CIFAR-10N worst (40%)", "cifar10n", "CIFAR-10N worst", ""),
+)
+ARMS = ("noisy", "clean", "random_removal", "remove", "relabel")
 
 
 def load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.2f} ± {100 * figure['half_width_95']:.2f}"
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def planted_flips() -> str:
-    lines = [
-        "| data | detector | AUROC % | average precision % | removal rate % |",
-        "|---|---|---|---|---|",
-    ]
-    for name, found in load("planted_flips")["datasets"].items():
-        for detector in SHOWN:
-            figures = found["summary"][detector]
-            cells = (
-                percent(figures[key]) for key in ("auroc", "average_precision", "removal_rate")
+def percent(values: list[float], digits: int = 2) -> str:
+    """Mean in percent with the half width of its interval, where there are several seeds."""
+    found = interval(values)
+    text = f"{100 * found['mean']:.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {100 * found['half_width_95']:.{digits}f}"
+
+
+def mnist() -> str:
+    found = load("detection_mnist_uniform")
+    rates = found["task"]["rates"]
+    rows = []
+    for detector in (*ONE_RUN, *HELD_OUT):
+        own = {item["rate"]: item for item in found["detectors"] if item["detector"] == detector}
+        seconds = [value for item in own.values() for value in item["seconds"]]
+        cells = [percent(own[rate]["auroc"]) for rate in rates]
+        rows.append([f"`{detector}`", *cells, f"{sum(seconds) / len(seconds):.0f}"])
+    for name, cells in PUBLISHED_MNIST.items():
+        rows.append([f"{name}, published", *cells, ""])
+    return table(["AUROC %", *(f"{rate:.0%}" for rate in rates), "seconds"], rows)
+
+
+def detection() -> str:
+    rows = []
+    for title, task, noise, published in SETTINGS:
+        found = [item for item in load(f"detection_{task}")["detectors"] if item["noise"] == noise]
+        own = {item["detector"]: item for item in found}
+        cells, seconds = [], []
+        for name in (*ONE_RUN, *HELD_OUT[:2]):
+            item = own.get(name)  # cleanlab's were not run there
+            precision = 0.0 if item is None else interval(item["average_precision"])["mean"]
+            cells.append(
+                "" if item is None else f"{percent(item['auroc'])} / {100 * precision:.1f}"
             )
-            lines.append(f"| {name} ({found['examples']:,}) | `{detector}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name in (ONE_RUN[0], HELD_OUT[0]):
+            item = own.get(name)
+            seconds.append("" if item is None else f"{interval(item['seconds'])['mean']:,.0f}")
+        rows.append([title, *cells, *seconds, published])
+    names = [f"`{name}`" for name in (*ONE_RUN, *HELD_OUT[:2])]
+    return table(["", *names, "one run, s", "4 folds, s", "published AUROC %"], rows)
+
+
+def retraining() -> str:
+    rows = []
+    for title, task in (("Fashion-MNIST", "fashion_mnist"), ("CIFAR-10, 25,000 of it", "cifar10")):
+        found = load(f"detection_retrain_{task}")["retrained"]
+        for rate in sorted({line["rate"] for line in found}):
+            own = {line["arm"]: line for line in found if line["rate"] == rate}
+            accuracies = []
+            for arm in ARMS:
+                mean, high = (own[arm][f"test_accuracy_{part}"] for part in ("mean", "high"))
+                half = "" if high is None else f" ± {100 * (high - mean):.1f}"
+                accuracies.append(f"{100 * mean:.1f}{half}")
+            closed = [f"{100 * own[arm]['gap_closed']:.0f}" for arm in ("remove", "relabel")]
+            fits = f"{100 * own['noisy']['train_accuracy_mean']:.0f}"
+            seeds = str(own["noisy"]["seeds"])
+            rows.append([f"{title}, uniform {rate:.0%}", seeds, *accuracies, *closed, fits])
+    header = [
+        "test accuracy %", "seeds", "noisy", "clean", "random removal", "flagged removed",
+        "flagged relabelled", "gap closed by removal %", "by relabelling %", "noisy fits %",
+    ]  # fmt: skip
+    return table(header, rows)
 
 
 def recorder_overhead() -> str:
     found = load("recorder_overhead")
     aum = found["recorder"]["aum_over_recorder"]["default"]
     training = found["training"]["watched_over_bare"]
-    return "\n".join(
+    rows = [
         [
-            "| | ratio |",
-            "|---|---|",
-            f"| aum's `AUMCalculator` (one statistic) over `Recorder` (all of them), "
-            f"one epoch of {found['recorder']['examples']:,} x 10 logits, batches of 128 "
-            f"| {aum['median']:.0f} ({aum['lowest']:.0f} to {aum['highest']:.0f}) |",
-            f"| training `cnn` with the audit's observer over the bare loop "
-            f"| {training['median']:.3f} ({training['lowest']:.3f} to {training['highest']:.3f}) |",
-        ]
-    )
+            "aum's `AUMCalculator` (one statistic) over `Recorder` (all of them), "
+            f"one epoch of {found['recorder']['examples']:,} x 10 logits, batches of 128",
+            f"{aum['median']:.0f} ({aum['lowest']:.0f} to {aum['highest']:.0f})",
+        ],
+        [
+            "training `cnn` with the audit's observer over the bare loop",
+            f"{training['median']:.3f} ({training['lowest']:.3f} to {training['highest']:.3f})",
+        ],
+    ]
+    return table(["", "ratio"], rows)
+
+
+TABLES: tuple[Callable[[], str], ...] = (mnist, detection, retraining, recorder_overhead)
 
 
 def filled(text: str) -> str:
     """The README with every table made anew."""
-    for name, table in (
-        ("planted_flips", planted_flips()),
-        ("recorder_overhead", recorder_overhead()),
-    ):
-        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- /table -->)"
-        text, count = re.subn(
-            pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
-        )
+    for make in TABLES:
+        made = f"<!-- table: {make.__name__} -->\n{make()}\n<!-- /table -->"
+        pattern = rf"<!-- table: {make.__name__} -->\n.*?<!-- /table -->"
+        text, count = re.subn(pattern, lambda _, made=made: made, text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"the README has {count} places for the table {name}")
+            raise SystemExit(f"the README has {count} places for the table {make.__name__}")
     return text
 
 

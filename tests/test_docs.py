@@ -36,8 +36,8 @@ def test_readme_tables_are_what_the_results_give():
     ("script", "arguments"),
     [
         ("recorder_overhead.py", ["--preset", "smoke"]),
-        ("planted_flips.py", ["--preset", "smoke"]),
         ("detection.py", ["--preset", "smoke", "--threads", "1"]),
+        ("curvature.py", ["--preset", "smoke", "--threads", "1"]),
         (
             "detection.py",
             ["--preset", "gpu", "--tasks", "gpu_cifar10n,gpu_cifar100_200", "--smoke"],
