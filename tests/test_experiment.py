@@ -249,7 +249,8 @@ def test_retraining_adds_to_finished_cells_and_is_reused(tmp_path, monkeypatch):
     assert not (tmp_path / "o" / "retrain.csv").exists()  # not of this call
 
 
-def test_an_arm_that_fails_is_recorded(tmp_path, monkeypatch):
+@pytest.fixture
+def removal_fails(monkeypatch):
     from noiseaudit import experiment_cell
 
     real = experiment_cell.retrain_arm
@@ -260,6 +261,22 @@ def test_an_arm_that_fails_is_recorded(tmp_path, monkeypatch):
         return real(arm, *arguments, **options)
 
     monkeypatch.setattr(experiment_cell, "retrain_arm", fail_on_removal)
+
+
+def test_an_arm_that_fails_is_shown_with_a_dash(tmp_path, capsys, removal_fails):
+    arguments = [
+        "experiment", "digits", "--limit", "100", "--seeds", "0", "--epochs", "1", "--retrain",
+        "--detectors", "random", "--threads", "1", "--out", str(tmp_path / "o"),
+    ]  # fmt: skip
+    assert main(arguments) == 1
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if "remove" in line]
+    cells = [cell.strip() for cell in line.split("│")]
+    assert (cells[3], cells[5]) == ("remove", "-")
+    assert str(tmp_path / "o" / "summary.md") in shown.replace("\n", "")
+
+
+def test_an_arm_that_fails_is_recorded(tmp_path, removal_fails):
     report = run_experiment(vectors(), retrain=True, seeds=[0], out=tmp_path / "o", **FAST)
     assert report.failed == 1
     status = {row["arm"]: row["status"] for row in report.retrain_rows}

@@ -160,15 +160,18 @@ def _print_summary(report: ExperimentReport) -> None:
     table = Table("noise", "rate", "detector", "AUROC %", "AP %", "removal %")
     for line in report.summary():
         figures = (line[f"{name}_mean"] for name in ("auroc", "average_precision", "removal_rate"))
-        cells = ("-" if value is None else f"{100 * value:.2f}" for value in figures)
+        cells = map(_percent, figures)
         table.add_row(line["noise"], f"{line['rate']:.3g}", line["detector"], *cells)
     Console().print(table)
     if lines := report.retrain_summary():
         table = Table("noise", "rate", "trained on", "by", "test accuracy %", "gap closed %")
         for line in lines:
             closed = "" if line["gap_closed"] is None else f"{100 * line['gap_closed']:.0f}"
-            accuracy = f"{100 * line['test_accuracy_mean']:.2f}"
-            name = line["arm"].replace("_", " ")
-            shown = (name, line["selected_by"], accuracy, closed)
+            accuracy = _percent(line["test_accuracy_mean"])
+            shown = (line["arm"].replace("_", " "), line["selected_by"], accuracy, closed)
             table.add_row(line["noise"], f"{line['rate']:.3g}", *shown)
         Console().print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
