@@ -9,7 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit.errors import DataError
 
-__all__ = ["check_finite", "check_ids", "check_labels", "check_same_length", "first_rows"]
+__all__ = [
+    "check_finite",
+    "check_ids",
+    "check_labels",
+    "check_same_length",
+    "find_rows",
+    "first_rows",
+]
 
 
 def first_rows(bad: NDArray[np.bool_], limit: int = 3) -> str:
@@ -72,6 +79,20 @@ def check_ids(ids: ArrayLike) -> NDArray[np.int64]:
             f"first {values[worst]} at row {first[worst]}"
         )
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def find_rows(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of `wanted` is in `ids`, whose values are unique.
+
+    Raises:
+        DataError: if one is not there.
+    """
+    absent = ~np.isin(wanted, ids)
+    if absent.any():
+        raise DataError(f"unknown sample ids in {first_rows(absent)}: {wanted[absent][0]}")
+    by_id = np.argsort(ids)
+    rows: NDArray[np.int64] = by_id[np.searchsorted(ids[by_id], wanted)]
+    return rows
 
 
 def check_finite(array: NDArray[Any], what: str, way_out: str = "") -> None:

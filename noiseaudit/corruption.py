@@ -12,14 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import NPZ_ERRORS, write_npz
-from noiseaudit._validation import check_same_length
+from noiseaudit._validation import check_same_length, find_rows
 from noiseaudit.dataset import LabeledDataset, digest_array
 from noiseaudit.errors import DataError, UsageError, check_name
 from noiseaudit.label_noise import check_rate
 from noiseaudit.manifest import differences
 from noiseaudit.noise_models import MODELS, Labels, NoiseModel, Planted
 
-__all__ = ["NOISE_MODELS", "Corruption", "apply_corruption", "inject_noise", "parse_noise"]
+__all__ = [
+    "NOISE_MODELS",
+    "Corruption",
+    "apply_corruption",
+    "inject_noise",
+    "is_measured",
+    "parse_noise",
+]
 
 NOISE_MODELS = tuple(MODELS)
 """Names for `inject_noise`."""
@@ -164,10 +171,7 @@ def apply_corruption(path: str | Path, dataset: LabeledDataset) -> Corruption:
     noisy = dataset.with_labels(stored["labels"][:n])
     if len(stored["labels"]) > n:
         given, clean = stored["labels"][n:], stored["clean_labels"][n:]
-        rows = None
-        if copied is not None:
-            by_id = np.argsort(dataset.ids)
-            rows = by_id[np.searchsorted(dataset.ids[by_id], copied)]
+        rows = None if copied is None else find_rows(dataset.ids, copied)
         inputs = stored["planted_inputs"] if rows is None else dataset.inputs[rows]
         noisy = _append(noisy, Planted(inputs, given, clean, rows), stored["ids"][n:])
     key = stored["clean_labels"], stored["is_corrupted"]
@@ -197,6 +201,12 @@ def parse_noise(text: str) -> tuple[str, dict[str, str]]:
     if kind.needs_option and not value:
         raise UsageError(f"{model} needs {kind.option}: write {model}:FILE")
     return model, {kind.option: value} if kind.option and value else {}
+
+
+def is_measured(text: str) -> bool:
+    """Whether the rate of a word that `parse_noise` takes is measured, not set."""
+    model, _ = parse_noise(text)
+    return MODELS[model].rate == "measured"
 
 
 def _check_call(

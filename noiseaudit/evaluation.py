@@ -17,7 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from noiseaudit._validation import check_finite, check_ids, check_same_length, first_rows
+from noiseaudit._validation import (
+    check_finite,
+    check_ids,
+    check_same_length,
+    find_rows,
+    first_rows,
+)
 from noiseaudit.errors import DataError, UsageError, check_name
 from noiseaudit.ranking import Ranking
 from noiseaudit.seeding import generator
@@ -343,5 +349,4 @@ def _align(
     odd = np.setxor1d(ids, wanted)
     if len(odd):
         raise DataError(f"the ranking and `ids` differ in {len(odd)} sample ids, first {odd[0]}")
-    by_id = np.argsort(ids)
-    return key[by_id[np.searchsorted(ids[by_id], wanted)]]
+    return key[find_rows(ids, wanted)]

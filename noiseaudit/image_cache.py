@@ -17,7 +17,6 @@ import stat
 import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import PIL
 from numpy.typing import NDArray
 
 from noiseaudit import images
-from noiseaudit._io import make_folder, read_json, write_json, write_npz
+from noiseaudit._io import NPZ_ERRORS, make_folder, read_json, write_json, write_npz
 from noiseaudit.errors import DataError, NoiseAuditWarning, OutputError
 from noiseaudit.images import UNREADABLE, Header, unreadable_reason
 
@@ -216,7 +215,7 @@ def _read_index(path: Path) -> _Index:
         with np.load(path, allow_pickle=False) as stored:
             names = bytes(stored["names"]).split(b"\0")
             stats, sizes, digests = stored["stats"], stored["sizes"], stored["digests"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    except NPZ_ERRORS:
         return {}  # absent or damaged: the files are read again
     return {
         os.fsdecode(name): (

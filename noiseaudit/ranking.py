@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import write_npz
+from noiseaudit._io import NPZ_ERRORS, write_npz
 from noiseaudit._validation import check_finite, check_ids, check_same_length
 from noiseaudit.errors import DataError, UsageError
 
@@ -151,10 +151,10 @@ class Ranking:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                if int(stored["format"]) > _FORMAT:
-                    raise DataError(f"{path} has format {stored['format']}; update noiseaudit")
-                return cls(str(stored["detector"]), stored["ids"], stored["scores"])
-        except (KeyError, ValueError, OSError) as error:
-            if isinstance(error, DataError):
-                raise
+                version, detector = int(stored["format"]), str(stored["detector"])
+                ids, scores = stored["ids"], stored["scores"]
+        except NPZ_ERRORS as error:
             raise DataError(f"{path} is not a saved ranking: {error}") from error
+        if version > _FORMAT:
+            raise DataError(f"{path} has format {version}; update noiseaudit")
+        return cls(detector, ids, scores)

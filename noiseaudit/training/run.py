@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from noiseaudit._io import atomic_file, make_folder, read_npz, write_npz
+from noiseaudit._io import NPZ_ERRORS, atomic_file, make_folder, read_npz, write_npz
 from noiseaudit.class_sums import ClassSums
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
@@ -176,6 +176,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _replace(folder: Path, beside: Path) -> None:
+    """Put the run in `beside`, finished, where the former one is."""
     _clear(folder)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
@@ -280,7 +281,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
     try:
         pred_probs = np.load(folder / "pred_probs.npy", mmap_mode="r", allow_pickle=False)
         epochs, n = arrays["correct_history"].shape
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except NPZ_ERRORS as error:
         raise OutputError(
             f"stored training statistics in {folder} cannot be read ({error}); "
             "use --no-resume to start over"
