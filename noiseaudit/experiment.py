@@ -16,16 +16,18 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from noiseaudit._io import make_folder, read_npz
-from noiseaudit.corruption import parse_noise
+from noiseaudit.corruption import is_measured
+from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector, create_detectors
 from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.experiment_cell import FAILURES, Cell, Job, failed_cell, run_cell
-from noiseaudit.experiment_report import MEASURED, ExperimentReport, write_tables
+from noiseaudit.experiment_report import ExperimentReport, write_tables
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
 from noiseaudit.report.plots import plot_auroc, plot_removal_by_epoch, plot_scores
 from noiseaudit.retraining import arm_names, split_off_test
 from noiseaudit.scoring import check_options, make_plan
+from noiseaudit.training.run import TrainingPlan
 from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def run_experiment(
     measure accuracy on clean test examples: what cleaning is worth.
 
     Cost: per noise, rate and seed one training run, `folds` more if a detector needs
-    out-of-sample probabilities, and with `retrain` five more and two for each of `retrain_by`.
+    out-of-sample probabilities, and with `retrain` four more and two for each of `retrain_by`;
+    per seed another one on the clean labels.
     Disk: per cell about `n * (4 * s * epochs + 8 * (s + d + k))` bytes for s statistics, d
     detectors and k classes: 80 MB for 60,000 examples and 30 epochs.
 
@@ -116,26 +119,8 @@ def run_experiment(
         dataset, test = split_off_test(dataset, given)
     # What does not fit the data must not be found cell by cell.
     plans = [make_plan(dataset, **how) for how in (training, retraining) if how is not None]
-    manifest: dict[str, Any] = {
-        "format": _FORMAT,
-        "command": "experiment",
-        "source": dataset.name,
-        "config": {"dataset": dataset.fingerprint},
-        "noise": list(noise),
-        "rates": list(rates),
-        "seeds": list(seeds),
-        "detectors": reported,
-        "recipe": plans[0].recipe.to_dict(),
-        "retrain": None
-        if retraining is None
-        else {
-            "recipe": plans[1].recipe.to_dict(),
-            "selectors": selectors,
-            "test": test.fingerprint,
-        },
-        "versions": package_versions(),
-        "status": "running",
-    }
+    asked_for = {"noise": list(noise), "rates": list(rates), "seeds": list(seeds)}
+    manifest = _manifest(dataset, {**asked_for, "detectors": reported}, plans, selectors, test)
     steps = len(cells) * (1 if retraining is None else 1 + len(arm_names(selectors)))
     with (
         output_folder(out, manifest, _RESULTS, resume=resume) as folder,
@@ -154,6 +139,31 @@ def run_experiment(
             status = "failed" if report.failed else "done"
             write_manifest(folder / "manifest.json", {**manifest, "status": status})
     return report
+
+
+def _manifest(
+    dataset: LabeledDataset,
+    asked_for: Mapping[str, Any],
+    plans: Sequence[TrainingPlan],
+    selectors: Sequence[str],
+    test: LabeledDataset | None,
+) -> dict[str, Any]:
+    """`plans` are of the audit and, if the cells retrain, of that."""
+    retrain = None
+    if test is not None:
+        recipe = plans[1].recipe.to_dict()
+        retrain = {"recipe": recipe, "selectors": list(selectors), "test": test.fingerprint}
+    return {
+        "format": _FORMAT,
+        "command": "experiment",
+        "source": dataset.name,
+        "config": {"dataset": dataset.fingerprint},
+        **asked_for,
+        "recipe": plans[0].recipe.to_dict(),
+        "retrain": retrain,
+        "versions": package_versions(),
+        "status": "running",
+    }
 
 
 def _run_cells(
@@ -208,8 +218,7 @@ def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) ->
         raise UsageError(f"rates must be in [0, 1]; got {outside[0]}")
     cells = []
     for word in noise:
-        model, _ = parse_noise(word)
-        for rate in (None,) if model in MEASURED else rates:
+        for rate in (None,) if is_measured(word) else rates:
             cells += [Cell(word, rate, seed) for seed in seeds]
     return list(dict.fromkeys(cells))
 

@@ -1,4 +1,4 @@
-"""One cell of an experiment: a corrupted data set, scored by every detector, and retrained without.
+"""One cell of an experiment: a corrupted data set, scored by every detector, then retrained.
 
 Only this module and `evaluation` ever hold the answer key; scoring gets the noisy data set alone.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, write_json, write_npz
+from noiseaudit._validation import find_rows
 from noiseaudit.corruption import Corruption, inject_noise, parse_noise
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
@@ -74,7 +75,7 @@ class Job:
     Attributes:
         dataset: with labels that are taken as clean.
         test: to measure accuracy on, if the cells retrain.
-        detectors: those reported, and those that select what to retrain without.
+        detectors: those reported, and those that select what retraining leaves out or relabels.
         selectors: names of the latter.
         folds: of the cross-validation.
         training: options of `make_plan` for the audit.
@@ -239,8 +240,7 @@ def _find_wrong(arm: Arm, corruption: Corruption) -> NDArray[np.bool_]:
     """Which labels of a part of the noisy data, relabelled or not, are not the clean ones."""
     if arm.name == "clean":
         return np.zeros(len(arm.dataset), dtype=bool)
-    by_id = np.argsort(corruption.dataset.ids)
-    rows = by_id[np.searchsorted(corruption.dataset.ids[by_id], arm.dataset.ids)]
+    rows = find_rows(corruption.dataset.ids, arm.dataset.ids)
     is_wrong: NDArray[np.bool_] = arm.dataset.labels != corruption.clean_labels[rows]
     return is_wrong
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from noiseaudit._io import write_csv, write_text
+from noiseaudit.corruption import is_measured
 from noiseaudit.evaluation import mean_interval
 from noiseaudit.retraining import RETRAIN_COLUMNS, summarise_arms
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "FIGURES", "MEASURED", "ExperimentReport", "write_tables"]
+__all__ = ["COLUMNS", "FIGURES", "ExperimentReport", "write_tables"]
 
 COLUMNS = (
     "dataset", "noise", "rate", "seed", "detector", "auroc", "average_precision", "removal_rate",
@@ -32,8 +33,13 @@ FIGURES = (
 )  # fmt: skip
 """What summary.csv averages over seeds."""
 
-MEASURED = ("human",)
-"""Noise models whose rate is measured, not set."""
+_DETECTOR_COLUMNS = (
+    "detector", "seeds", "AUROC %", "average precision %", "removal rate %", "seconds",
+)  # fmt: skip
+_ARM_COLUMNS = (
+    "trained on", "selected by", "seeds", "examples", "wrong labels", "fits its labels %",
+    "test accuracy %", "gain over noisy, points", "gap closed %",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,51 +103,50 @@ class ExperimentReport:
 
     def to_markdown(self) -> str:
         """A table per noise and rate, in percent, means with the half width of the interval."""
-        parts = []
-        for (noise, rate), group in itertools.groupby(
-            self.summary(), key=lambda line: (line["noise"], line["rate"])
-        ):
-            lines = list(group)
-            parts.append(
-                f"## {lines[0]['dataset']}, {noise}, {rate:.1%}, seeds: {lines[0]['seeds']}\n\n"
-                "| detector | AUROC % | average precision % | removal rate % | seconds |\n"
-                "|---|---|---|---|---|"
-            )
-            parts += [
-                f"| `{line['detector']}` | "
-                + " | ".join(
-                    _with_half_width(line, figure)
-                    for figure in ("auroc", "average_precision", "removal_rate")
-                )
-                + f" | {line['seconds_mean']:,.1f} |"
-                for line in lines
-            ]
-            parts.append("")
-        for (noise, rate), group in itertools.groupby(
-            self.retrain_summary(), key=lambda line: (line["noise"], line["rate"])
-        ):
-            lines = list(group)
-            parts.append(
-                f"## Retrained: {lines[0]['dataset']}, {noise}, {rate:.1%}\n\n"
-                "| trained on | selected by | seeds | examples | wrong labels | fits its labels % "
-                "| test accuracy % | gain over noisy, points | gap closed % |\n"
-                "|---|---|---|---|---|---|---|---|---|"
-            )
-            parts += [_retrain_line(line) for line in lines]
-            parts.append("")
-        return "\n".join(parts)
+        return _tables("", _DETECTOR_COLUMNS, self.summary(), _detector_cells) + _tables(
+            "Retrained: ", _ARM_COLUMNS, self.retrain_summary(), _arm_cells
+        )
 
 
 def _setting(row: Mapping[str, Any]) -> tuple[str, float]:
     """Noise and rate; a measured rate may differ between seeds, yet human labels are one cell."""
-    is_measured = row["rate"] is None or row["noise"].partition(":")[0] in MEASURED
-    return row["noise"], -1.0 if is_measured else row["rate"]
+    if row["rate"] is None or is_measured(row["noise"]):
+        return row["noise"], -1.0
+    return row["noise"], row["rate"]
 
 
-def _retrain_line(line: Mapping[str, Any]) -> str:
+def _tables(
+    title: str,
+    columns: Sequence[str],
+    lines: Iterable[Mapping[str, Any]],
+    cells: Callable[[Mapping[str, Any]], Sequence[str]],
+) -> str:
+    """A table in Markdown for each noise and rate."""
+    text = ""
+    for (noise, rate), group in itertools.groupby(
+        lines, key=lambda line: (line["noise"], line["rate"])
+    ):
+        members = list(group)
+        rows = [columns, ["---"] * len(columns), *map(cells, members)]
+        text += f"## {title}{members[0]['dataset']}, {noise}, {rate:.1%}\n\n"
+        text += "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n"
+    return text
+
+
+def _detector_cells(line: Mapping[str, Any]) -> Sequence[str]:
+    figures = ("auroc", "average_precision", "removal_rate")
+    return (
+        f"`{line['detector']}`",
+        str(line["seeds"]),
+        *(_with_half_width(line, figure) for figure in figures),
+        f"{line['seconds_mean']:,.1f}",
+    )
+
+
+def _arm_cells(line: Mapping[str, Any]) -> Sequence[str]:
     closed = line["gap_closed"]
     counts = (line["n_train_mean"], line["n_wrong_mean"])
-    cells = (
+    return (
         line["arm"].replace("_", " "),
         f"`{line['selected_by']}`" if line["selected_by"] else "",
         str(line["seeds"]),
@@ -151,7 +156,6 @@ def _retrain_line(line: Mapping[str, Any]) -> str:
         _with_half_width(line, "gain") if line["arm"] != "noisy" else "",
         "" if closed is None else f"{100 * closed:.0f}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _with_half_width(line: Mapping[str, Any], figure: str) -> str:

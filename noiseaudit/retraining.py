@@ -238,20 +238,21 @@ def summarise_arms(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     one point of accuracy, since there is nothing to divide by. An arm that failed for every seed
     has 0 seeds and no figures.
     """
-    accuracies: dict[tuple[str, str], dict[int, float]] = {}
+    arms: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
     for row in rows:
-        own = accuracies.setdefault((row["arm"], row["selected_by"]), {})
+        finished = arms.setdefault((row["arm"], row["selected_by"]), {})
         if row["status"] == "ok":
-            own[row["seed"]] = row["test_accuracy"]
+            finished[row["seed"]] = row
+    accuracies = {
+        arm: {seed: row["test_accuracy"] for seed, row in finished.items()}
+        for arm, finished in arms.items()
+    }
     noisy, clean = accuracies.get(("noisy", ""), {}), accuracies.get(("clean", ""), {})
     lines = []
     for arm, own in accuracies.items():
-        finished = [
-            row for row in rows if (row["arm"], row["selected_by"]) == arm and row["status"] == "ok"
-        ]
         line: dict[str, Any] = {"arm": arm[0], "selected_by": arm[1], "seeds": len(own)}
         for figure in ("n_selected", "n_train", "n_wrong", "train_accuracy", "wrong_fitted"):
-            line[f"{figure}_mean"] = _interval([row[figure] for row in finished]).mean
+            line[f"{figure}_mean"] = _interval([row[figure] for row in arms[arm].values()]).mean
         gains = {seed: own[seed] - noisy[seed] for seed in own if seed in noisy}
         for figure, values in (("test_accuracy", own), ("gain", gains)):
             found = _interval(list(values.values()))

@@ -191,28 +191,35 @@ def score_examples(
         held_out = cross_validate(
             dataset, plan, folder / "crossval", folds=folds, progress=progress
         )
-    evidence = Evidence(
-        ids=dataset.ids,
-        labels=dataset.labels,
-        num_classes=dataset.num_classes,
-        seed=plan.seed,
+    evidence = _evidence(
+        dataset,
+        plan,
         statistics=run.statistics,
         correct_history=run.correct_history,
         pred_probs=None if held_out is None else held_out.pred_probs,
     )
-    training = sum(epoch["seconds"] for epoch in run.history)
+    scores = Scores(run, held_out, {}, {})
     stages = {
-        "training": training,
-        "watching": training + sum(epoch.get("watching", 0) for epoch in run.history),
-        "pred_probs": 0.0 if held_out is None else sum(held_out.seconds),
+        "training": scores.training_seconds,
+        "watching": scores.training_seconds + scores.watching_seconds,
+        "pred_probs": scores.cross_validation_seconds or 0.0,
     }
-    rankings, seconds = {}, {}
     for detector in detectors:
         began = time.perf_counter()
-        rankings[detector.name] = detector.rank(evidence)
+        scores.rankings[detector.name] = detector.rank(evidence)
         own = time.perf_counter() - began
-        seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
-    return Scores(run, held_out, rankings, seconds)
+        scores.seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
+    return scores
+
+
+def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evidence:
+    return Evidence(
+        ids=dataset.ids,
+        labels=dataset.labels,
+        num_classes=dataset.num_classes,
+        seed=plan.seed,
+        **found,
+    )
 
 
 def rank_by_epoch(
@@ -235,12 +242,7 @@ def rank_by_epoch(
         folder / _TRAINING, training_statistics(), len(run.correct_history)
     )
     for epoch, statistics in enumerate(stored, start=1):
-        evidence = Evidence(
-            ids=dataset.ids,
-            labels=dataset.labels,
-            num_classes=dataset.num_classes,
-            seed=plan.seed,
-            statistics=statistics,
-            correct_history=run.correct_history[:epoch],
+        evidence = _evidence(
+            dataset, plan, statistics=statistics, correct_history=run.correct_history[:epoch]
         )
         yield {detector.name: detector.rank(evidence) for detector in served}
