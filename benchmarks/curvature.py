@@ -33,11 +33,11 @@ from noiseaudit.detector import training_statistics
 from noiseaudit.detectors.curvature import Curvature
 from noiseaudit.evaluation import auroc, average_precision
 from noiseaudit.label_noise import flip_uniform
-from noiseaudit.observers import CleanView, GradientBatch
 from noiseaudit.scoring import make_plan
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.training.run import TrainingPlan, run_training
+from noiseaudit.watching import CleanView, GradientBatch
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1)
 SETTINGS = [

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from noiseaudit.errors import UsageError, check_name
 from noiseaudit.evidence import Evidence
-from noiseaudit.observers import Observer
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
+from noiseaudit.watching import Observer
 
 __all__ = [
     "Detector",

@@ -14,10 +14,10 @@ from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detectors.curvature import Curvature, CurvatureObserver
 from noiseaudit.errors import DataError, UsageError, check_name
 from noiseaudit.loss_curvature import random_signs, squared_trace, squared_trace_piecewise_linear
-from noiseaudit.observers import GradientBatch
 from noiseaudit.seeding import derive_seed
 from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
+from noiseaudit.watching import GradientBatch
 
 __all__ = ["CURVATURES", "curvature"]
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from noiseaudit.errors import UsageError, check_name
 from noiseaudit.evidence import Evidence
 from noiseaudit.loss_curvature import gradient_change, random_signs
-from noiseaudit.observers import CleanView, GradientBatch
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
 from noiseaudit.seeding import derive_seed
+from noiseaudit.watching import CleanView, GradientBatch
 
 __all__ = ["UNITS", "Curvature", "CurvatureObserver"]
 

@@ -15,7 +15,7 @@ from torch import nn
 from noiseaudit._io import atomic_file
 from noiseaudit.errors import OutputError
 from noiseaudit.manifest import require_same
-from noiseaudit.observers import Observer
+from noiseaudit.watching import Observer
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from noiseaudit.device import full_float32
 from noiseaudit.loss_curvature import loss_gradient
-from noiseaudit.observers import GradientBatch
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.models import last_linear
+from noiseaudit.watching import GradientBatch
 
 __all__ = ["CleanPass"]
 

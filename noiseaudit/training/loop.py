@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import NoiseAuditError
-from noiseaudit.observers import Observer
 from noiseaudit.seeding import generator, isolated_torch_rng, torch_generator
 from noiseaudit.training.augment import augment
 from noiseaudit.training.checkpoint import load_checkpoint, save_checkpoint
 from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.recipes import Recipe
+from noiseaudit.watching import Observer
 
 __all__ = ["Trained", "train"]
 

@@ -19,11 +19,12 @@ from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
 from noiseaudit.errors import OutputError
 from noiseaudit.manifest import differences, read_manifest, require_same, write_manifest
-from noiseaudit.observers import Observer, StatisticsObserver
+from noiseaudit.observers import StatisticsObserver
 from noiseaudit.outputs import Statistic
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import ModelFactory, build_model
 from noiseaudit.training.recipes import Recipe
+from noiseaudit.watching import Observer
 
 __all__ = ["TrainingPlan", "TrainingRun", "Watcher", "run_training", "statistics_by_epoch"]
 
