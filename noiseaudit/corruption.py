@@ -204,9 +204,9 @@ def parse_noise(text: str) -> tuple[str, dict[str, str]]:
 
 
 def is_measured(text: str) -> bool:
-    """Whether the rate of a word that `parse_noise` takes is measured, not set."""
-    model, _ = parse_noise(text)
-    return MODELS[model].rate == "measured"
+    """Whether a word names a noise model whose rate is measured, not set."""
+    kind = MODELS.get(text.strip().partition(":")[0])
+    return kind is not None and kind.rate == "measured"
 
 
 def _check_call(

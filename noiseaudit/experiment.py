@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from noiseaudit._io import make_folder, read_npz
-from noiseaudit.corruption import is_measured
+from noiseaudit.corruption import is_measured, parse_noise
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector, create_detectors
 from noiseaudit.errors import OutputError, UsageError
@@ -218,6 +218,7 @@ def _grid(noise: Sequence[str], rates: Sequence[float], seeds: Sequence[int]) ->
         raise UsageError(f"rates must be in [0, 1]; got {outside[0]}")
     cells = []
     for word in noise:
+        parse_noise(word)  # a wrong word is told of before anything is run
         for rate in (None,) if is_measured(word) else rates:
             cells += [Cell(word, rate, seed) for seed in seeds]
     return list(dict.fromkeys(cells))
