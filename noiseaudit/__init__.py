@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noiseaudit.auditing import AuditReport, audit, rebuild_report
     from noiseaudit.corruption import Corruption, apply_corruption, inject_noise
+    from noiseaudit.curvature_choice import CurvatureChoice, choose_curvature
     from noiseaudit.dataset import LabeledDataset
     from noiseaudit.detector import Detector, create_detectors, detector_types
+    from noiseaudit.detectors.curvature import Curvature
     from noiseaudit.errors import (
         DataError,
         ManifestMismatchError,
@@ -37,6 +39,8 @@ __all__ = [
     "AuditReport",
     "Augmentation",
     "Corruption",
+    "Curvature",
+    "CurvatureChoice",
     "DataError",
     "Detector",
     "Evaluation",
@@ -55,6 +59,7 @@ __all__ = [
     "__version__",
     "apply_corruption",
     "audit",
+    "choose_curvature",
     "create_detectors",
     "curvature",
     "detector_types",
@@ -71,6 +76,8 @@ _HOMES = {
     "AuditReport": "auditing",
     "Augmentation": "training.augment",
     "Corruption": "corruption",
+    "Curvature": "detectors.curvature",
+    "CurvatureChoice": "curvature_choice",
     "DataError": "errors",
     "Detector": "detector",
     "Evaluation": "evaluation",
@@ -88,6 +95,7 @@ _HOMES = {
     "UsageError": "errors",
     "apply_corruption": "corruption",
     "audit": "auditing",
+    "choose_curvature": "curvature_choice",
     "create_detectors": "detector",
     "curvature": "model_scores",
     "detector_types": "detector",

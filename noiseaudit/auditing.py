@@ -212,8 +212,8 @@ def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any])
             "label_issues": int(findings.is_label_issue.sum()),
             "skipped": len(dataset.skipped),
             "headline": ranking.detector,
-            "training_seconds": scores.training_seconds,
-            "watching_seconds": scores.watching_seconds,
+            "training_seconds": run.training_seconds,
+            "watching_seconds": run.watching_seconds,
             "cross_validation_seconds": scores.cross_validation_seconds,
         },
     }

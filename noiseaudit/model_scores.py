@@ -49,8 +49,8 @@ def curvature(
     are normalised, a score depends on the example, the model and the seed, not on other examples.
 
     Cost: one forward pass and one backward pass by the inputs, and further: "finite_difference" as
-    many for each probe, "hessian" four to five times as much for each, "hessian_piecewise_linear"
-    one forward and k backward passes.
+    many for each probe, "hessian" 3 to 5 times as much for each, "hessian_piecewise_linear" one
+    forward and k backward passes.
 
     Args:
         model: from (b, c, h, w) images or (b, d) vectors, normalised, to logits (b, k); on any

@@ -67,16 +67,6 @@ class Scores:
     seconds: dict[str, float]
 
     @property
-    def training_seconds(self) -> float:
-        """Seconds of the training run."""
-        return sum(epoch["seconds"] for epoch in self.run.history)
-
-    @property
-    def watching_seconds(self) -> float:
-        """Seconds that observers took after its epochs."""
-        return sum(epoch.get("watching", 0.0) for epoch in self.run.history)
-
-    @property
     def cross_validation_seconds(self) -> float | None:
         """Seconds of all folds, None if there were none."""
         return None if self.held_out is None else sum(self.held_out.seconds)
@@ -200,8 +190,8 @@ def score_examples(
     )
     scores = Scores(run, held_out, {}, {})
     stages = {
-        "training": scores.training_seconds,
-        "watching": scores.training_seconds + scores.watching_seconds,
+        "training": run.training_seconds,
+        "watching": run.training_seconds + run.watching_seconds,
         "pred_probs": scores.cross_validation_seconds or 0.0,
     }
     for detector in detectors:

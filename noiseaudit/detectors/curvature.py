@@ -44,7 +44,7 @@ class Curvature:
             labels in trials on MNIST, and about as many on CIFAR-10.
         probes: n, fresh ones each epoch. The paper has 10; averaging over epochs stands in for most
             of them at h = 0.01, less so at 0.001.
-        every: measure in every so manieth epoch.
+        every: k, to measure in every k-th epoch alone.
         units: of h and of the gradients, one of `UNITS`.
         squared: the squared length, as the paper prints; its released code does not square, which
             finds wrong labels slightly better.

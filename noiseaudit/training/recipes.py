@@ -42,7 +42,7 @@ class Recipe:
         label_smoothing: in [0, 1); 0 = off, since it hides how well a label is fitted.
         augmentation: of images; vectors are never augmented.
         bfloat16: autocast to bfloat16: on CUDA, and on CPUs with AMX tiles (`cnn` on 32x32 pictures
-            1.7 times as fast with one thread, 1.3 times with two); elsewhere it is slower.
+            1.7 times as fast with one thread, 1.3 times with two); on other CPUs not measured.
 
     Raises:
         UsageError: for a value outside its range.

@@ -103,6 +103,16 @@ class TrainingRun:
     history: list[dict[str, float]]
     curves: NDArray[np.float16]
 
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of its epochs."""
+        return sum(epoch["seconds"] for epoch in self.history)
+
+    @property
+    def watching_seconds(self) -> float:
+        """Seconds that observers took after its epochs."""
+        return sum(epoch.get("watching", 0.0) for epoch in self.history)
+
 
 def run_training(
     dataset: LabeledDataset,
