@@ -1,14 +1,15 @@
 """Curvature as a detector of wrong labels: which step h, how many probes, at what cost.
 
     python benchmarks/curvature.py --preset smoke
-    python benchmarks/curvature.py --preset cpu --data-root DIR [--parts sweep,cost]
+    python benchmarks/curvature.py --preset cpu --data-root DIR [--parts sweep,table,cost]
 
-`sweep` measures every setting in one training run per seed (all share the clean gradient), twice:
-with 10% of the labels flipped, and with 2% of *those* labels flipped once more, which needs no
-answer key. The rule "take the h that best finds the flips it planted itself" is then compared with
-the best h of the sweep. `table` repeats the curvature paper's Table 2. `cost` times an epoch of
-training with and without it, and the published procedure (10 probes, each with two gradients of its
-own), paired in one process. Finished runs are kept in --out.
+`sweep` measures every setting in one training run per data set and seed, with 10% of the labels
+flipped, and 2% of *those* labels flipped once more by `choose_curvature`, which knows of its own
+flips alone: what it chooses is compared with the best step of the sweep. `table` repeats the
+curvature paper's Table 2. `cost` times training with and without it, and the published procedure
+(10 probes, each with two gradients of its own), paired in one process. `memorization` compares it
+with the published memorization scores of CIFAR-100 (`_memorization.py`). Finished runs are kept in
+--out, an interrupted one goes on. Seeds can run side by side as in `detection.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does: see
 
 import numpy as np
 import torch
-from _results import RESULTS, ratio_summary, save
+from _memorization import memorization
+from _results import BFLOAT16, RESULTS, ratio_summary, save
 from torch.nn import functional as F
 
 import noiseaudit as na
 from noiseaudit.detector import training_statistics
-from noiseaudit.detectors.curvature import Curvature
 from noiseaudit.evaluation import auroc, average_precision
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.scoring import make_plan
@@ -40,103 +42,131 @@ from noiseaudit.training.run import TrainingPlan, run_training
 from noiseaudit.watching import CleanView, GradientBatch
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1)
-SETTINGS = [
-    *(Curvature(h=h, squared=squared) for h in STEPS for squared in (False, True)),
-    *(Curvature(h=0.01, every=every) for every in (2, 4)),
-    *(Curvature(h=h, probes=4) for h in (0.001, 0.01)),
+SWEEP = [
+    *(na.Curvature(h=h) for h in STEPS),
+    *(na.Curvature(h=h, squared=True) for h in (0.001, 0.01, 0.1)),
+    *(na.Curvature(h=0.01, every=every) for every in (2, 4)),
+    na.Curvature(h=0.01, probes=4),
 ]
-PLANTED = 0.02
+SWEEP_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Data, how to train on them, and what to measure with; `training` as in `na.audit`."""
+
+    source: str
+    training: dict[str, Any]
+    limit: int | None = None
+    setting: na.Curvature = field(default_factory=na.Curvature)
+
+    @property
+    def name(self) -> str:
+        size = "" if self.limit is None else f"_{self.limit}"
+        return f"{self.source}{size}_{self.training['model']}"
+
+    def load(self, root: Path | None) -> na.LabeledDataset:
+        split = None if self.source == "digits" else "train"
+        return na.load(self.source, data_root=root, split=split, limit=self.limit)
+
+
+MLP = {"model": "mlp", "augmentation": "none"}
+CNN = {"model": "cnn", "recipe": {"bfloat16": BFLOAT16}}
+RESNET = {
+    "model": "resnet18",
+    "epochs": 200,
+    "recipe": {"schedule": "stagewise", "weight_decay": 1e-4, "bfloat16": True},
+}
+DIGITS = Setup("digits", {"model": "mlp", "epochs": 4}, 300)
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "sweep": [("digits", "mlp", 600)],
-        "table": [("digits", "mlp", 600)],
+        "sweep": [DIGITS],
+        "table": [DIGITS],
         "rates": (0.1,),
         "seeds": (0,),
-        "epochs": 4,
-        "cost": ("digits", "mlp", 200, 2),
+        "cost": (DIGITS, 2),
+        "memorization": [DIGITS],
     },
     "cpu": {
-        "sweep": [
-            ("mnist", "mlp", None), ("mnist", "cnn", 20_000), ("fashion_mnist", "mlp", None),
-            ("cifar10", "cnn", 10_000),
-        ],
-        "table": [("mnist", "cnn", None)],
+        "sweep": [Setup("mnist", MLP), Setup("fashion_mnist", MLP), Setup("cifar10", CNN, 5_000)],
+        "table": [Setup("mnist", {**CNN, "epochs": 5, "augmentation": "none"})],
         "rates": (0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         "seeds": (0, 1, 2),
-        "epochs": None,
-        "cost": ("cifar10", "cnn", 10_000, 15),
+        "cost": (Setup("cifar10", {"model": "cnn"}, 4_000), 15),
+        "memorization": [
+            Setup("cifar100", {**CNN, "epochs": 24, "augmentation": "none"}),
+            Setup(
+                "cifar100",
+                {
+                    "model": "cnn", "epochs": 24, "augmentation": "none",
+                    "recipe": {"weight_decay": 1e-4, "bfloat16": BFLOAT16},
+                },
+            ),
+        ],
+    },
+    "gpu": {
+        "sweep": [],
+        "table": [Setup("cifar10", RESNET), Setup("cifar100", RESNET)],
+        "rates": (0.1, 0.01, 0.02, 0.04, 0.06, 0.08),
+        "seeds": (0, 1, 2),
+        "cost": (Setup("cifar10", {"model": "resnet18"}, 10_000), 15),
+        "memorization": [
+            Setup("cifar100", {**RESNET, "recipe": {**RESNET["recipe"], "weight_decay": decay}})
+            for decay in (0.0, 1e-4)
+        ],
     },
 }  # fmt: skip
-
-
-def measure(
-    data: na.LabeledDataset, plan: TrainingPlan, settings: list[Curvature], folder: Path
-) -> dict[str, Any]:
-    """Statistics of one watched run, by name, and what it took."""
-    run = run_training(
-        data, plan, training_statistics(), folder,
-        watchers={setting.statistic: setting.observer for setting in settings}, progress=True,
-    )  # fmt: skip
-    return {
-        "statistics": run.statistics,
-        "training_seconds": sum(epoch["seconds"] for epoch in run.history),
-        "watching_seconds": sum(epoch["watching"] for epoch in run.history),
-    }
 
 
 def figures(scores: np.ndarray, key: np.ndarray) -> dict[str, float]:
     return {"auroc": auroc(scores, key), "average_precision": average_precision(scores, key)}
 
 
-def sweep(
-    source: tuple[str, str, int | None], seed: int, options: dict[str, Any], out: Path
-) -> dict[str, Any]:
-    name, model, limit = source
-    clean = na.load(name, data_root=options["root"], limit=limit)
-    noisy = clean.with_labels(flip_uniform(clean.labels, clean.num_classes, 0.1, seed=seed))
-    again = flip_uniform(noisy.labels, clean.num_classes, PLANTED, seed=seed + 1000)
-    found = {}
-    for what, data, key in (
-        ("true", noisy, noisy.labels != clean.labels),
-        ("planted", noisy.with_labels(again), again != noisy.labels),
-    ):
-        plan = make_plan(
-            data, model=model, seed=seed, epochs=options["epochs"], threads=options["threads"]
-        )
-        folder = out / f"sweep_{name}_{model}_{limit}_{seed}_{what}"
-        run = measure(data, plan, SETTINGS, folder)
-        found[what] = {
-            setting.statistic: figures(run["statistics"][setting.statistic], key)
-            for setting in SETTINGS
-        }
-        found[f"{what}_loss"] = figures(run["statistics"]["loss"], key)
-    plain = [Curvature(h=h).statistic for h in STEPS]
-    chosen = max(plain, key=lambda statistic: found["planted"][statistic]["auroc"])
-    best = max(plain, key=lambda statistic: found["true"][statistic]["auroc"])
+def noisy_and_key(
+    setup: Setup, rate: float, seed: int, root: Path | None
+) -> tuple[na.LabeledDataset, np.ndarray]:
+    clean = setup.load(root)
+    labels = flip_uniform(clean.labels, clean.num_classes, rate, seed=seed)
+    return clean.with_labels(labels), labels != clean.labels
+
+
+def sweep(setup: Setup, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What each setting finds of the true noise, and what was chosen without knowing it."""
+    noisy, key = noisy_and_key(setup, SWEEP_RATE, seed, options.data_root)
+    choice = na.choose_curvature(
+        noisy, SWEEP, seed=seed, threads=options.threads, progress=True,
+        out=options.out / f"sweep_{setup.name}_{seed}", **setup.training,
+    )  # fmt: skip
+    rest = ~choice.is_planted
+    settings = {
+        setting.statistic: {**figures(scores[rest], key[rest]), "planted_auroc": planted}
+        for setting, scores, planted in zip(SWEEP, choice.scores, choice.auroc, strict=True)
+    }
+    steps = [setting.statistic for setting in SWEEP[: len(STEPS)]]  # the rule is about h alone
+    chosen = max(steps, key=lambda name: settings[name]["planted_auroc"])
+    best = max(steps, key=lambda name: settings[name]["auroc"])
     return {
-        "source": name, "model": model, "examples": len(clean), "seed": seed, **found,
+        "setup": setup.name, "examples": len(noisy), "seed": seed, "settings": settings,
         "chosen": chosen, "best": best,
-        "regret": found["true"][best]["auroc"] - found["true"][chosen]["auroc"],
+        "regret": settings[best]["auroc"] - settings[chosen]["auroc"],
+        "training_seconds": choice.training_seconds, "watching_seconds": choice.watching_seconds,
     }  # fmt: skip
 
 
-def table(
-    source: tuple[str, str, int | None], rate: float, seed: int, options: dict[str, Any], out: Path
-) -> dict[str, Any]:
-    name, model, limit = source
-    clean = na.load(name, data_root=options["root"], limit=limit)
-    noisy = clean.with_labels(flip_uniform(clean.labels, clean.num_classes, rate, seed=seed))
-    plan = make_plan(
-        noisy, model=model, seed=seed, epochs=options["epochs"], threads=options["threads"]
-    )
-    settings = [Curvature()]
-    run = measure(noisy, plan, settings, out / f"table_{name}_{model}_{limit}_{rate}_{seed}")
-    key = noisy.labels != clean.labels
+def table(setup: Setup, rate: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    noisy, key = noisy_and_key(setup, rate, seed, options.data_root)
+    plan = make_plan(noisy, seed=seed, threads=options.threads, **setup.training)
+    setting = setup.setting
+    run = run_training(
+        noisy, plan, training_statistics(), options.out / f"table_{setup.name}_{rate}_{seed}",
+        watchers={setting.statistic: setting.observer}, progress=True,
+    )  # fmt: skip
     return {
-        "source": name, "model": model, "examples": len(clean), "rate": rate, "seed": seed,
-        "curvature": figures(run["statistics"][settings[0].statistic], key),
-        "loss": figures(run["statistics"]["loss"], key),
-        "training_seconds": run["training_seconds"], "watching_seconds": run["watching_seconds"],
+        "setup": setup.name, "setting": setting.statistic, "epochs": plan.recipe.epochs,
+        "examples": len(noisy), "rate": rate, "seed": seed,
+        "curvature": figures(run.statistics[setting.statistic], key),
+        "loss": figures(run.statistics["loss"], key),
+        "training_seconds": run.training_seconds, "watching_seconds": run.watching_seconds,
     }  # fmt: skip
 
 
@@ -162,7 +192,7 @@ class Published:
                 self.gradient(batch, batch.inputs + offset) for offset in (0 * step, step)
             )
             total += (there - here).flatten(1).norm(dim=1)
-        self.values[batch.rows] = (total / self.probes).cpu().numpy()
+        self.values[batch.rows] += (total / self.probes).cpu().numpy()
 
     @staticmethod
     def gradient(batch: GradientBatch, inputs: torch.Tensor) -> torch.Tensor:
@@ -177,43 +207,58 @@ class Published:
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def timed(
-    data: na.LabeledDataset, plan: TrainingPlan, observers: Callable[[], dict[str, Any]]
-) -> float:
+def timed(data: na.LabeledDataset, plan: TrainingPlan, observers: dict[str, Any]) -> float:
     began = time.perf_counter()
     train(
         lambda: build_model(plan.model, data.input_shape, data.num_classes), data, plan.recipe,
-        observers(), seed=0, device=plan.device,
+        observers, seed=0, device=plan.device,
     )  # fmt: skip
     return time.perf_counter() - began
 
 
-def cost(source: tuple[str, str, int | None, int], options: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of an epoch: bare, with one probe, with one every second epoch, as published."""
-    name, model, limit, pairs = source
-    data = na.load(name, data_root=options["root"], limit=limit)
-    plan = make_plan(data, model=model, epochs=2, threads=options["threads"])
+def cost(setup: Setup, pairs: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of two epochs: bare, with one probe, with one every second epoch, as published.
+
+    And what each finds of 10% flips in a training run of its usual length.
+    """
+    data, key = noisy_and_key(setup, SWEEP_RATE, 0, options.data_root)
+    once, every_second = na.Curvature(), na.Curvature(every=2)
     watched: dict[str, Callable[[], dict[str, Any]]] = {
         "bare": dict,
-        "one probe": lambda: {"c": Curvature().observer(data.ids, 0)},
-        "every second epoch": lambda: {"c": Curvature(every=2).observer(data.ids, 0)},
+        "one probe": lambda: {"c": once.observer(data.ids, 0)},
+        "every second epoch": lambda: {"c": every_second.observer(data.ids, 0)},
         "published": lambda: {"c": Published(data.ids)},
     }
+    plan = make_plan(data, threads=options.threads, **{**setup.training, "epochs": 2})
     seconds: dict[str, list[float]] = {kind: [] for kind in watched}
     kinds = list(watched)
     for turn in range(-1, pairs):  # the first is a warm-up; then each kind leads in turn
         for kind in (*kinds[turn % len(kinds) :], *kinds[: turn % len(kinds)]):
-            took = timed(data, plan, watched[kind])
+            took = timed(data, plan, watched[kind]())
             if turn >= 0:
                 seconds[kind].append(took)
     bare = seconds["bare"]
+    whole = make_plan(data, threads=options.threads, **setup.training)
+    ours, sparse, published = (watched[kind]()["c"] for kind in kinds[1:])
+    timed(data, whole, {"ours": ours, "sparse": sparse, "published": published})
     return {
-        "source": name, "model": model, "examples": len(data), "epochs": 2, "seconds": seconds,
+        "setup": setup.name, "examples": len(data), "epochs": 2, "seconds": seconds,
         "over_bare": {
             kind: ratio_summary([mine / other for mine, other in zip(own, bare, strict=True)])
             for kind, own in seconds.items() if kind != "bare"
         },
+        "found": {
+            "one probe": figures(ours.compute()[once.statistic], key),
+            "every second epoch": figures(sparse.compute()[every_second.statistic], key),
+            "published": figures(published.values, key),
+        },
     }  # fmt: skip
+
+
+def shrunk(setup: Setup) -> Setup:
+    """The same kind of run in seconds."""
+    training = {**setup.training, "epochs": 2}
+    return replace(setup, source="digits", limit=60, training=training)
 
 
 def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
@@ -221,32 +266,44 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--parts", default="sweep,table,cost")
+    parser.add_argument("--parts", default="sweep,table,cost,memorization")
+    parser.add_argument("--seeds", help="only these, joined by commas: to share a part out")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/curvature"), help="for the runs")
     parser.add_argument("--results", type=Path, default=results, help="for the JSON files")
+    parser.add_argument("--smoke", action="store_true", help="the runs shrunk to seconds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    preset = PRESETS[given.preset]
-    options = {"root": given.data_root, "epochs": preset["epochs"], "threads": given.threads}
-    shared = {"preset": given.preset, "threads": given.threads}
-    path = given.results
-    parts = given.parts.split(",")
-    if "sweep" in parts:
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    preset, parts = dict(PRESETS[options.preset]), options.parts.split(",")
+    if options.smoke:
+        for part in ("sweep", "table", "memorization"):
+            preset[part] = [shrunk(setup) for setup in preset[part]]
+        preset |= {"rates": (0.1,), "seeds": (0,), "cost": (shrunk(preset["cost"][0]), 1)}
+    seeds = preset["seeds"]
+    if options.seeds:
+        seeds = tuple(int(seed) for seed in options.seeds.split(","))
+    grids: dict[str, tuple[Callable[..., dict[str, Any]], list[tuple[Any, ...]]]] = {
+        "sweep": (sweep, list(itertools.product(preset["sweep"], seeds))),
+        "table": (
+            table,
+            [(setup, rate, seed) for setup, seed, rate in
+             itertools.product(preset["table"], seeds, preset["rates"])],
+        ),
+        "cost": (cost, [preset["cost"]]),
+        "memorization": (memorization, [(setup,) for setup in preset["memorization"]]),
+    }  # fmt: skip
+    if unknown := set(parts) - set(grids):
+        parser.error(f"no part {', '.join(sorted(unknown))}: {', '.join(grids)}")
+    path = options.results
+    for part in parts:
+        measure, cells = grids[part]
         rows: list[dict[str, Any]] = []
-        for source, seed in itertools.product(preset["sweep"], preset["seeds"]):
-            rows.append(sweep(source, seed, options, given.out))
-            path = save("curvature_sweep", {**shared, "rows": rows}, given.results)
-    if "table" in parts:
-        rows = []
-        for source, seed, rate in itertools.product(
-            preset["table"], preset["seeds"], preset["rates"]
-        ):
-            rows.append(table(source, rate, seed, options, given.out))
-            path = save("curvature_table", {**shared, "rows": rows}, given.results)
-    if "cost" in parts:
-        path = save("curvature_cost", {**shared, **cost(preset["cost"], options)}, given.results)
+        for cell in cells:
+            rows.append(measure(*cell, options))
+            told = {"preset": options.preset, "threads": options.threads, "rows": rows}
+            name = f"curvature_{part}{'_gpu' if options.preset == 'gpu' else ''}"
+            path = save(name, told, options.results)
     return path
 
 

@@ -24,15 +24,12 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does: see its session.py
 
 import torch
-from _results import RESULTS, save
+from _results import BFLOAT16, RESULTS, save
 
 import noiseaudit as na
 
-ONE_RUN = [name for name, kind in na.detector_types().items() if "pred_probs" not in kind.needs]
+ONE_RUN = [name for name, kind in na.detector_types().items() if set(kind.needs) <= {"training"}]
 FIGURES = ("auroc", "average_precision", "removal_rate", "fpr_at_95_recall", "seconds")
-# bfloat16 pays on CUDA and on CPUs with tiles for it: 1.7 times as fast for `cnn` on one thread.
-HAS_AMX = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
-BFLOAT16 = torch.cuda.is_available() or HAS_AMX
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def test_readme_tables_are_what_the_results_give():
         ("recorder_overhead.py", ["--preset", "smoke"]),
         ("detection.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "smoke", "--threads", "1"]),
+        ("curvature.py", ["--preset", "gpu", "--parts", "table", "--smoke", "--threads", "1"]),
         (
             "detection.py",
             ["--preset", "gpu", "--tasks", "gpu_cifar10n,gpu_cifar100_200", "--smoke"],
