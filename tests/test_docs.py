@@ -1,11 +1,13 @@
 """The README's Python runs as written, its tables are current, benchmarks run in smoke form."""
 
+import json
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -52,3 +54,17 @@ def test_benchmarks_run_in_smoke_form(script, arguments, tmp_path, monkeypatch):
     path = module["main"](arguments, tmp_path)
     assert path.parent == tmp_path
     assert "versions" in path.read_text()
+
+
+def test_spiral_notebook(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    stored = json.loads((ROOT / "notebooks" / "curvature_spiral.ipynb").read_text())
+    names = {}
+    for cell in stored["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)  # as a notebook does, one cell after the other
+    for curves, *_ in names["draws"]:  # it rises while labels are fitted, and falls when they are
+        fitted = np.flatnonzero(curves["loss"] < 0.1)[0]
+        rising = curves["curvature"][:fitted]
+        assert rising[:3].mean() < rising.max()
+        assert curves["curvature"][fitted:60].min() < rising.max() / 5
