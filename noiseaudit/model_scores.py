@@ -36,6 +36,7 @@ def curvature(
     probes: int = 1,
     units: Literal["auto", "pixel", "normalised"] = "auto",
     squared: bool = False,
+    bfloat16: bool = False,
     seed: int = 0,
     scaled_like: LabeledDataset | None = None,
     mean: Sequence[float] | None = None,
@@ -66,6 +67,7 @@ def curvature(
             model's; "auto", the first for pictures, the second for vectors.
         squared: of the finite difference: the squared length, as the paper prints it, instead of
             the length.
+        bfloat16: of the finite difference, for h of at least 0.01: gradients under autocast.
         seed: of the directions.
         scaled_like: the examples that the model was trained on, whose mean and deviation its
             inputs are normalised with; default: `dataset`, right only where that is them.
@@ -82,7 +84,9 @@ def curvature(
     Source: Garg, Ravikumar & Roy, ICML 2024, equations 3 and 6.
     """
     check_name(method, CURVATURES, "method")
-    settings = Curvature(h=h, probes=probes, units=units, squared=squared)
+    settings = Curvature(h=h, probes=probes, units=units, squared=squared, bfloat16=bfloat16)
+    if bfloat16 and method != CURVATURES[0]:
+        raise UsageError(f"bfloat16 is of {CURVATURES[0]}; {method} is computed in float32")
     if not len(dataset):
         raise DataError("there are no examples")
     first = next(model.parameters(), None)

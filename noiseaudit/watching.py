@@ -54,12 +54,17 @@ class CleanView(Protocol):
         """(n, ...) float32 on the host: gradient of each example's loss by its model input."""
 
     def visit_gradients(
-        self, visit: Callable[[GradientBatch], None], done: Callable[[], None]
+        self,
+        visit: Callable[[GradientBatch], None],
+        done: Callable[[], None],
+        *,
+        bfloat16: bool = False,
     ) -> None:
         """Ask for every batch with its input gradient, and to be told when there are no more.
 
-        They come once every observer has had its turn: all who ask share one pass. Where memory is
-        short, rows may come twice, the second time to replace the first.
+        They come once every observer has had its turn: all who ask for the same precision share one
+        pass. With `bfloat16` the gradient, and what `visit` computes, is under autocast. Where
+        memory is short, rows may come twice, the second time to replace the first.
         """
 
 

@@ -239,6 +239,27 @@ def test_plain_and_squared_probes_and_units():
     assert not np.allclose(na.curvature(model, data, probes=2), plain, rtol=1e-3)
 
 
+def test_bfloat16_is_nearly_the_same_score_and_has_a_pass_of_its_own(monkeypatch):
+    data, model = pictures(300), network()
+    full = na.curvature(model, data, h=0.03)
+    half = na.curvature(model, data, h=0.03, bfloat16=True)
+    assert half.dtype == np.float64
+    assert not np.array_equal(half, full)
+    assert np.corrcoef(half, full)[0, 1] > 0.85
+    view = CleanPass(model, Inputs(data, torch.device("cpu")))
+    precisions = []
+
+    def visit(_):
+        precisions.append(torch.is_autocast_enabled("cpu"))
+
+    monkeypatch.setattr(clean_pass, "_CPU_ROWS", 300)
+    for bfloat16 in (True, False, True):
+        view.visit_gradients(visit, lambda: None, bfloat16=bfloat16)
+    view.finish()
+    assert precisions == [False, True, True]
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def audited(data, folder, epochs=4, **settings):
     detector = Curvature(**settings)
     plan = make_plan(data, model="mlp", epochs=epochs, threads=1)
@@ -322,6 +343,8 @@ def test_it_trains_again_where_it_was_not_recorded_and_never_changes_the_others(
         ({"mean": [0.1, 0.2]}, UsageError, "mean must have 1 values; got 2"),
         ({"std": [0.0]}, UsageError, "std must be positive"),
         ({"std": [float("nan")]}, UsageError, "std must be finite"),
+        ({"h": 0.003, "bfloat16": True}, UsageError, "bfloat16 needs h of at least 0.01"),
+        ({"method": "hessian", "bfloat16": True}, UsageError, "hessian is computed in float32"),
     ],
 )
 def test_bad_options(options, error, words):
@@ -331,7 +354,7 @@ def test_bad_options(options, error, words):
 
 def test_every_setting_has_its_own_statistic():
     settings = [{}, {"h": 0.001}, {"probes": 2}, {"every": 2}, {"units": "normalised"},
-                {"squared": True}]  # fmt: skip
+                {"squared": True}, {"bfloat16": True}]  # fmt: skip
     assert len({Curvature(**options).statistic for options in settings}) == len(settings)
     with pytest.raises(UsageError, match="every must be at least 1"):
         Curvature(every=0)

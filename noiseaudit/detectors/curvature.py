@@ -24,6 +24,8 @@ UNITS = ("auto", "pixel", "normalised")
 """What h is measured in: raw inputs (pixels in [0, 1], as in the paper), or the model's inputs;
 "auto" is the first for pictures, the second for vectors, whose features have units of their own."""
 
+_LEAST_BFLOAT16 = 0.01
+
 
 @dataclass(frozen=True)
 class Curvature:
@@ -48,6 +50,9 @@ class Curvature:
         units: of h and of the gradients, one of `UNITS`.
         squared: the squared length, as the paper prints; its released code does not square, which
             finds wrong labels slightly better.
+        bfloat16: gradients under autocast, for h of at least 0.01; the change over smaller steps
+            drowns in its rounding. Trained with `cnn` on 15,000 of MNIST and 5,000 of CIFAR-10 on a
+            CPU with AMX tiles: twice as fast, AUROC the same within 0.0002. Elsewhere not measured.
     """
 
     h: float = 0.01
@@ -55,6 +60,7 @@ class Curvature:
     every: int = 1
     units: Literal["auto", "pixel", "normalised"] = "auto"
     squared: bool = False
+    bfloat16: bool = False
 
     name: ClassVar[str] = "curvature"
     summary: ClassVar[str] = "change of the input gradient over a small step, mean over epochs"
@@ -70,12 +76,15 @@ class Curvature:
         for name in ("probes", "every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.bfloat16 and self.h < _LEAST_BFLOAT16:
+            raise UsageError(f"bfloat16 needs h of at least {_LEAST_BFLOAT16}; got {self.h}")
 
     @property
     def statistic(self) -> str:
         """The name of what is recorded for it, different for different settings."""
         step = f"h={float(self.h)!r} {self.units} n={self.probes} every={self.every}"
-        return f"curvature {step} {'squared' if self.squared else 'plain'}"
+        kind = "squared" if self.squared else "plain"
+        return f"curvature {step} {kind}{' bfloat16' if self.bfloat16 else ''}"
 
     def scale_of(self, batch: GradientBatch) -> Tensor | float:
         """What one unit of h is in the model's inputs."""
@@ -130,7 +139,7 @@ class CurvatureObserver:
             self._totals += values
             self.epoch_means.append(float(values.mean()))
 
-        clean.visit_gradients(visit, done)
+        clean.visit_gradients(visit, done, bfloat16=self.settings.bfloat16)
 
     def _measure(self, batch: GradientBatch) -> Tensor:
         settings = self.settings

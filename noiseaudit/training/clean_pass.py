@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,12 @@ __all__ = ["CleanPass"]
 _BATCH = 1024
 _CPU_ROWS = 128  # of a backward pass
 _ELEMENTS = 2**22  # of inputs that a backward pass takes on CUDA
+
+
+class _Visitor(NamedTuple):
+    visit: Callable[[GradientBatch], None]
+    done: Callable[[], None]
+    bfloat16: bool
 
 
 class CleanPass:
@@ -40,7 +47,7 @@ class CleanPass:
         self._model = model
         self._inputs = inputs
         self._feature_layer = feature_layer
-        self._visitors: list[tuple[Callable[[GradientBatch], None], Callable[[], None]]] = []
+        self._visitors: list[_Visitor] = []
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self._inputs), _BATCH):
@@ -112,27 +119,37 @@ class CleanPass:
         return torch.cat(list(logits.values())), torch.cat(list(gradients.values()))
 
     def visit_gradients(
-        self, visit: Callable[[GradientBatch], None], done: Callable[[], None]
+        self,
+        visit: Callable[[GradientBatch], None],
+        done: Callable[[], None],
+        *,
+        bfloat16: bool = False,
     ) -> None:
         """Ask for every batch with its input gradient, in order; `done` is called after the last.
 
-        The batches come with `finish`: all who ask share one pass, a forward and a backward pass
-        by the inputs alone.
+        The batches come with `finish`: all who ask for the same precision share one pass, a forward
+        and a backward pass by the inputs alone.
         """
-        self._visitors.append((visit, done))
+        self._visitors.append(_Visitor(visit, done, bfloat16))
 
     def finish(self) -> None:
         """Serve those who asked for gradients."""
         visitors, self._visitors = self._visitors, []
-        if visitors:
-            self._visit([visit for visit, _ in visitors])
-        for _, done in visitors:
-            done()
+        for bfloat16 in (False, True):
+            visits = [visitor.visit for visitor in visitors if visitor.bfloat16 == bfloat16]
+            if visits:
+                self._visit(visits, bfloat16=bfloat16)
+        for visitor in visitors:
+            visitor.done()
 
-    def _visit(self, visits: Sequence[Callable[[GradientBatch], None]]) -> None:
+    def _visit(
+        self, visits: Sequence[Callable[[GradientBatch], None]], *, bfloat16: bool = False
+    ) -> None:
         """All batches; where memory ends, in smaller ones, some rows then come twice."""
         start, size = 0, self._rows_at_once()
-        with self._eval_mode(), full_float32(self._inputs.device):
+        device = self._inputs.device
+        half = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+        with self._eval_mode(), full_float32(device), half:
             while start < len(self._inputs):
                 stop = min(start + size, len(self._inputs))
                 if self._visit_rows(slice(start, stop), visits, is_last_try=size == 1):
