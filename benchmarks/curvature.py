@@ -70,7 +70,7 @@ class Setup:
         return na.load(self.source, data_root=root, split=split, limit=self.limit)
 
 
-MLP = {"model": "mlp", "augmentation": "none"}
+MLP = {"model": "mlp", "epochs": 10, "augmentation": "none"}
 CNN = {"model": "cnn", "recipe": {"bfloat16": BFLOAT16}}
 RESNET = {
     "model": "resnet18",
@@ -88,11 +88,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "memorization": [DIGITS],
     },
     "cpu": {
-        "sweep": [Setup("mnist", MLP), Setup("fashion_mnist", MLP), Setup("cifar10", CNN, 5_000)],
+        "sweep": [
+            Setup("mnist", MLP), Setup("fashion_mnist", MLP),
+            Setup("cifar10", {**CNN, "epochs": 12}, 5_000),
+        ],
         "table": [Setup("mnist", {**CNN, "epochs": 5, "augmentation": "none"})],
         "rates": (0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         "seeds": (0, 1, 2),
-        "cost": (Setup("cifar10", {"model": "cnn"}, 4_000), 15),
+        "cost": (Setup("cifar10", {"model": "cnn", "epochs": 15}, 3_000), 15),
         "memorization": [
             Setup("cifar100", {**CNN, "epochs": 24, "augmentation": "none"}),
             Setup(
