@@ -149,7 +149,7 @@ def audit(
             instead of it, when `epochs` and `augmentation` must be left alone.
         seed: of all randomness.
         device: "auto", "cpu" or "cuda".
-        threads: CPU threads; default as torch has it.
+        threads: CPU threads; default as torch has it, but one for a network too small to gain.
         resume: go on with, or reuse, what `out` holds; False starts over.
         keep_trajectories: keep every statistic of every epoch under `out/training/trajectories`.
         progress: show progress on stderr when it is a terminal.

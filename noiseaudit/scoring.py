@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import (
@@ -27,7 +25,13 @@ from noiseaudit.evidence import Evidence
 from noiseaudit.ranking import Ranking
 from noiseaudit.seeding import isolated_torch_rng
 from noiseaudit.training.augment import Augmentation, parse_augmentation
-from noiseaudit.training.models import MODELS, ModelFactory, build_model, choose_model
+from noiseaudit.training.models import (
+    MODELS,
+    ModelFactory,
+    build_model,
+    choose_model,
+    choose_threads,
+)
 from noiseaudit.training.recipes import Recipe, resolve_recipe
 from noiseaudit.training.run import (
     TrainingPlan,
@@ -127,12 +131,15 @@ def make_plan(
         model = choose_model(dataset.input_shape, torch_device.type)
     with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
         network = build_model(model, dataset.input_shape, dataset.num_classes)
+    settled = resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation)
+    if threads is None:
+        threads = choose_threads(network, dataset.input_shape, settled.batch_size)
     return TrainingPlan(
         model=model,
-        recipe=resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation),
+        recipe=settled,
         seed=seed,
         device=torch_device,
-        threads=threads or torch.get_num_threads(),
+        threads=threads,
         structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
     )
 

@@ -8,7 +8,13 @@ from torch import nn
 
 from noiseaudit.errors import UnknownNameError, UsageError
 from noiseaudit.seeding import isolated_torch_rng
-from noiseaudit.training.models import MODELS, build_model, choose_model, last_linear
+from noiseaudit.training.models import (
+    MODELS,
+    build_model,
+    choose_model,
+    choose_threads,
+    last_linear,
+)
 
 
 def count(model: nn.Module) -> int:
@@ -167,3 +173,16 @@ def test_the_last_linear_layer_is_the_one_that_returns_the_logits(name):
 def test_a_model_without_a_linear_layer_has_no_features():
     with pytest.raises(UsageError, match=r"no nn\.Linear"):
         last_linear(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
+
+
+def test_more_threads_only_where_a_batch_is_much_work(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    layers = [nn.Conv2d(3, 10, 3, padding=1), nn.Flatten(), nn.Linear(10 * 8 * 8, 5)]
+    model = nn.Sequential(*layers, nn.BatchNorm1d(5))
+    # 2 * 27 * 10 * 64 of the convolution, 2 * 640 * 5 of the linear layer: 40,960 an example.
+    few = int(250e6 / 40_960)
+    assert choose_threads(model, (3, 8, 8), few) == 1
+    assert choose_threads(model, (3, 8, 8), few + 1) == 7
+    assert model.training
+    assert model[3].num_batches_tracked == 0
+    assert not model[0]._forward_hooks

@@ -37,3 +37,11 @@ def test_rankings_by_epoch_need_the_trajectories(tmp_path):
     plan, detectors, scores = scored(data, tmp_path, 2)
     with pytest.raises(OutputError, match=r"epoch_0001\.npz cannot be read"):
         next(rank_by_epoch(data, plan, detectors, scores.run, tmp_path))
+
+
+def test_threads_are_one_for_small_networks_unless_asked_for(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 5)
+    data = vectors()
+    assert make_plan(data, model="mlp").threads == 1
+    assert make_plan(data, model="mlp", threads=3).threads == 3
+    assert make_plan(data, model="mlp", recipe={"batch_size": 4096}).threads == 5

@@ -22,7 +22,9 @@ Source = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's choice).")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads (default: by network and cores).")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder with the named data sets.")]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision download them.")]
