@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import (
@@ -132,14 +134,14 @@ def make_plan(
     with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
         network = build_model(model, dataset.input_shape, dataset.num_classes)
     settled = resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation)
-    if threads is None:
+    if threads is None and model in MODELS and torch_device.type == "cpu":
         threads = choose_threads(network, dataset.input_shape, settled.batch_size)
     return TrainingPlan(
         model=model,
         recipe=settled,
         seed=seed,
         device=torch_device,
-        threads=threads,
+        threads=threads or torch.get_num_threads(),
         structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
     )
 
@@ -195,18 +197,18 @@ def score_examples(
         correct_history=run.correct_history,
         pred_probs=None if held_out is None else held_out.pred_probs,
     )
-    scores = Scores(run, held_out, {}, {})
     stages = {
         "training": run.training_seconds,
         "watching": run.training_seconds + run.watching_seconds,
-        "pred_probs": scores.cross_validation_seconds or 0.0,
+        "pred_probs": 0.0 if held_out is None else sum(held_out.seconds),
     }
+    rankings, seconds = {}, {}
     for detector in detectors:
         began = time.perf_counter()
-        scores.rankings[detector.name] = detector.rank(evidence)
+        rankings[detector.name] = detector.rank(evidence)
         own = time.perf_counter() - began
-        scores.seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
-    return scores
+        seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
+    return Scores(run, held_out, rankings, seconds)
 
 
 def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evidence:

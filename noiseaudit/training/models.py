@@ -84,7 +84,7 @@ def choose_model(input_shape: tuple[int, ...], device_type: str) -> str:
 
 
 def choose_threads(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
-    """CPU threads that suit a model: one where a batch is so little work that more only wait.
+    """CPU threads that suit one of `MODELS`: one where a batch is so little work that more wait.
 
     On two cores, two threads took 1.7 to 2 times as long as one on digits (`mlp` and `cnn`, 11 and
     114 million operations a batch), 1.0 to 1.3 times with `mlp` on MNIST, CIFAR-10 and vectors of
@@ -92,12 +92,16 @@ def choose_threads(model: nn.Module, input_shape: tuple[int, ...], batch_size: i
     """
     counted: list[int] = []
 
-    def count(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            weights = [item for item in module.parameters(recurse=False) if item.ndim > 1]
-            counted.extend(2 * item.numel() * output.numel() // len(item) for item in weights)
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        weight = module.get_parameter("weight")
+        counted.append(2 * weight.numel() * output.numel() // len(weight))
 
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    kinds = (nn.Linear, nn.Conv2d)
+    hooks = [
+        module.register_forward_hook(count)
+        for module in model.modules()
+        if isinstance(module, kinds)
+    ]
     was_training = model.training
     try:
         with torch.no_grad():
