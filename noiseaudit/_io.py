@@ -32,7 +32,7 @@ __all__ = [
     "write_text",
 ]
 
-NPZ_ERRORS = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+NPZ_ERRORS = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 """What np.load raises on a file that is not what it should be."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")

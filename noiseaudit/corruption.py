@@ -159,7 +159,7 @@ def apply_corruption(path: str | Path, dataset: LabeledDataset) -> Corruption:
         with np.load(path, allow_pickle=False) as file:
             stored = dict(file)
         version, settings = int(stored["format"]), json.loads(str(stored["settings"]))
-    except (*NPZ_ERRORS, TypeError) as error:  # TypeError: one array, a .npy
+    except NPZ_ERRORS as error:
         raise DataError(f"{path} is not a saved corruption: {error}") from error
     if version > _FORMAT:
         raise DataError(f"{path} has format {version}; update noiseaudit")

@@ -43,6 +43,7 @@ __all__ = [
 
 # (g,) examples of each tied group, most suspicious group first. Sums are taken with .sum(), not @:
 # the same at every thread count, and no BLAS threads to wake for a thousand small products.
+Ids = NDArray[np.int64]
 Counts = NDArray[np.float64]
 
 
@@ -341,12 +342,9 @@ def _check_confidence(confidence: float) -> None:
         raise UsageError(f"confidence must be in (0, 1); got {confidence}")
 
 
-def _align(
-    key: NDArray[np.bool_], ids: NDArray[np.int64], wanted: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _align(key: NDArray[np.bool_], ids: Ids, wanted: Ids) -> NDArray[np.bool_]:
     """The key in the order of `wanted`."""
     check_same_length(is_corrupted=key, ids=ids)
-    odd = np.setxor1d(ids, wanted)
-    if len(odd):
+    if len(odd := np.setxor1d(ids, wanted)):
         raise DataError(f"the ranking and `ids` differ in {len(odd)} sample ids, first {odd[0]}")
     return key[find_rows(ids, wanted)]

@@ -151,10 +151,12 @@ class Ranking:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                version, detector = int(stored["format"]), str(stored["detector"])
-                ids, scores = stored["ids"], stored["scores"]
+                arrays = {name: stored[name] for name in stored.files}
+            version = int(arrays["format"])
+            if version <= _FORMAT:
+                return cls(str(arrays["detector"]), arrays["ids"], arrays["scores"])
+        except DataError:
+            raise
         except NPZ_ERRORS as error:
             raise DataError(f"{path} is not a saved ranking: {error}") from error
-        if version > _FORMAT:
-            raise DataError(f"{path} has format {version}; update noiseaudit")
-        return cls(detector, ids, scores)
+        raise DataError(f"{path} has format {version}; update noiseaudit")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import noiseaudit as na
+from noiseaudit._validation import find_rows
 from noiseaudit.device import cpu_threads, select_device
 from noiseaudit.errors import (
     DataError,
@@ -132,3 +133,10 @@ def test_no_module_bears_a_public_functions_name():
         if not name.startswith("_"):
             with pytest.raises(ModuleNotFoundError):
                 importlib.import_module(f"noiseaudit.{name}")
+
+
+def test_rows_of_ids():
+    ids = np.array([30, 10, 20])
+    assert find_rows(ids, np.array([10, 30, 10])).tolist() == [1, 0, 1]
+    with pytest.raises(DataError, match="unknown sample ids in 1 row, first 1: 25"):
+        find_rows(ids, np.array([10, 25]))

@@ -93,7 +93,10 @@ def test_load_refuses_other_files_and_newer_formats(tmp_path):
         Ranking.load(tmp_path / "other.npz")
     with pytest.raises(DataError, match="not a saved ranking"):
         Ranking.load(tmp_path / "missing.npz")
-    np.savez(tmp_path / "new.npz", format=99, detector="x", ids=np.arange(2), scores=np.ones(2))
+    np.save(tmp_path / "array.npy", np.arange(3))
+    with pytest.raises(DataError, match="not a saved ranking"):
+        Ranking.load(tmp_path / "array.npy")
+    np.savez(tmp_path / "new.npz", format=99, what_comes_later=np.arange(2))
     with pytest.raises(DataError, match="format 99; update noiseaudit"):
         Ranking.load(tmp_path / "new.npz")
 
