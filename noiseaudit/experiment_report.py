@@ -172,12 +172,13 @@ def write_tables(report: ExperimentReport, folder: Path) -> None:
     if report.retrain_rows:
         rows = [[row[key] for key in RETRAIN_COLUMNS] for row in report.retrain_rows]
         write_csv(folder / "retrain.csv", RETRAIN_COLUMNS, rows)
-        lines = report.retrain_summary()
+    else:  # an earlier call's
+        (folder / "retrain.csv").unlink(missing_ok=True)
+    if lines := report.retrain_summary():
         values = [list(line.values()) for line in lines]
         write_csv(folder / "retrain_summary.csv", list(lines[0]), values)
-    else:  # an earlier call's
-        for name in ("retrain.csv", "retrain_summary.csv"):
-            (folder / name).unlink(missing_ok=True)
+    else:
+        (folder / "retrain_summary.csv").unlink(missing_ok=True)
     summary = report.summary()
     header = list(summary[0]) if summary else ["dataset", "noise", "rate", "detector", "seeds"]
     write_csv(folder / "summary.csv", header, [list(line.values()) for line in summary])

@@ -9,7 +9,7 @@ import noiseaudit as na
 from noiseaudit.cli import main
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
 from noiseaudit.experiment import run_experiment
-from noiseaudit.experiment_report import COLUMNS
+from noiseaudit.experiment_report import COLUMNS, ExperimentReport
 from noiseaudit.retraining import RETRAIN_COLUMNS, arm_names
 
 FAST = {"epochs": 2, "threads": 1, "detectors": ["cumulative_loss", "random"]}
@@ -274,6 +274,30 @@ def test_an_arm_that_fails_is_shown_with_a_dash(tmp_path, capsys, removal_fails)
     cells = [cell.strip() for cell in line.split("│")]
     assert (cells[3], cells[5]) == ("remove", "-")
     assert str(tmp_path / "o" / "summary.md") in shown.replace("\n", "")
+
+
+def test_when_every_arm_fails_the_scores_are_still_told(tmp_path, monkeypatch):
+    from noiseaudit import experiment_cell
+
+    def fail(*_, **__):
+        raise DataError("no memory")
+
+    monkeypatch.setattr(experiment_cell, "retrain_arm", fail)
+    report = run_experiment(vectors(), retrain=True, seeds=[0], out=tmp_path / "o", **FAST)
+    assert report.failed == len(arm_names())
+    assert "cumulative_loss" in (tmp_path / "o" / "summary.md").read_text()
+    assert "no memory" in (tmp_path / "o" / "retrain.csv").read_text()
+    assert not (tmp_path / "o" / "retrain_summary.csv").exists()
+
+
+def test_names_given_to_noise_afterwards_can_be_summarised():
+    rows = [
+        {**dict.fromkeys(COLUMNS), "dataset": "d", "noise": "human noise", "rate": 0.4,
+         "detector": "random", "seed": seed, "status": "ok", "seconds": 1.0}
+        for seed in (0, 1)
+    ]  # fmt: skip
+    (line,) = ExperimentReport(rows, failed=0).summary()
+    assert (line["noise"], line["rate"], line["seeds"]) == ("human noise", 0.4, 2)
 
 
 def test_an_arm_that_fails_is_recorded(tmp_path, removal_fails):
