@@ -7,9 +7,11 @@ what else is in the batch.
 **Two different quantities go by one name.** The change of the gradient over a step h (the paper's
 Eq. 4-6, `gradient_change`) contains every kink of a ReLU that the step crosses; the exact score
 tr(H^2) (`squared_trace`, `squared_trace_piecewise_linear`) contains none. Divided by h^2 they agree
-on smooth activations. On ReLU networks of several layers the first is larger, at h = 0.001 often by
-two or three orders of magnitude, and ranks differently; at steps about 0.01 it found wrong labels
-far better than the exact score did.
+on smooth activations. On ReLU networks the first is the larger, the more kinks a step crosses: on
+MNIST with h = 0.001 its median was 4,000 to 14,000 times the exact score with `cnn`, and equal to
+it with `mlp`. And it is the kinks that find wrong labels: averaged over 10 epochs, with 10%
+flipped, a step of 0.01 had AUROC 0.98 (`cnn`, 3,000 examples) and 0.95 (`mlp`, 5,000), the exact
+score 0.57 and 0.56.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class GradientBatch:
         rows: their positions in the data set.
         inputs: (b, ...) as the model takes them.
         labels: (b,) int64 given labels.
-        logits: (b, k) float32.
+        logits: (b, k) float64: of a well fitted label, p - 1 has few digits in float32.
         gradient: (b, ...) float32, of each example's own loss by its input.
         pixel: what one unit of a raw input (a pixel in [0, 1]) is in `inputs`: 1 / std.
     """

@@ -62,9 +62,13 @@ def test_spiral_notebook(monkeypatch):
     names = {}
     for cell in stored["cells"]:
         if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)  # as a notebook does, one cell after the other
+            source = "".join(cell["source"]).replace("EPOCHS = 150", "EPOCHS = 60")
+            exec(source.replace("40, 150)", "40, 60)"), names)  # one cell after the other
+    names["plt"].close("all")
+    assert len(names["draws"]) == 3
     for curves, *_ in names["draws"]:  # it rises while labels are fitted, and falls when they are
+        smooth = np.convolve(curves["curvature"], np.ones(5) / 5, mode="valid")
         fitted = np.flatnonzero(curves["loss"] < 0.1)[0]
-        rising = curves["curvature"][:fitted]
-        assert rising[:3].mean() < rising.max()
-        assert curves["curvature"][fitted:60].min() < rising.max() / 5
+        peak = smooth[:fitted].max()
+        assert smooth[0] < 0.8 * peak
+        assert smooth[fitted:].min() < peak / 5

@@ -148,8 +148,8 @@ class CleanPass:
         """All batches; where memory ends, in smaller ones, some rows then come twice."""
         start, size = 0, self._rows_at_once()
         device = self._inputs.device
-        half = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-        with self._eval_mode(), full_float32(device), half:
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+        with self._eval_mode(), full_float32(device), autocast:
             while start < len(self._inputs):
                 stop = min(start + size, len(self._inputs))
                 if self._visit_rows(slice(start, stop), visits, is_last_try=size == 1):
