@@ -1,4 +1,7 @@
-"""Curvature beside the published memorization scores (Feldman & Zhang) of CIFAR-100, and by epoch.
+"""Curvature beside the published memorization scores of CIFAR-100, and by epoch.
+
+The scores are Feldman & Zhang's (NeurIPS 2020): `fz_cifar100.npz` in --data-root, with `mem`, how
+much likelier each of the 50,000 labels is for being trained on, and `labels`, to check the order.
 
 The curvature paper's Table 1 (with what a constant vector gets), Figures 3/9/10 (lowest and highest
 of each class), 4 (pictures with another label on a near copy), 6 and 8 (by epoch, of the training
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _results import BFLOAT16
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -40,9 +44,9 @@ class ByEpoch:
     def on_batch(self, *_: Any) -> None: ...
 
     def on_epoch_end(self, _: Any) -> None:
-        seed = len(self.of_data)
-        mine = na.curvature(self.model[0], self.data, seed=seed)
-        theirs = na.curvature(self.model[0], self.test, seed=seed, scaled_like=self.data)
+        how: dict[str, Any] = {"seed": len(self.of_data), "bfloat16": BFLOAT16}
+        mine = na.curvature(self.model[0], self.data, **how)
+        theirs = na.curvature(self.model[0], self.test, scaled_like=self.data, **how)
         self.of_data.append(torch.from_numpy(mine).float())
         self.of_test.append(float(theirs.mean()))
 
@@ -140,9 +144,7 @@ def beside_published(by_epoch: np.ndarray, root: Path, data: na.LabeledDataset) 
     return {
         "all": agreement(scores, memorized),
         "most_memorized": agreement(scores[most], memorized[most]),
-        "overlap_at_100": len(
-            np.intersect1d(np.argsort(-scores)[:100], np.argsort(-memorized)[:100])
-        ),
+        "overlap_at_100": len(np.intersect1d(np.argsort(-scores, kind="stable")[:100], most[:100])),
         "curvature_most_memorized": by_epoch[:, most].mean(axis=1).tolist(),
         "cosine_by_epoch": [cosine(values, memorized) for values in by_epoch],
         "cosine_cumulative": [cosine(values, memorized) for values in running],

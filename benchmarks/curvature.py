@@ -112,7 +112,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         ],
         "rates": (0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         "seeds": (0, 1, 2),
-        "cost": (Setup("cifar10", {"model": "cnn", "epochs": 15}, 3_000), 15),
+        "cost": (Setup("cifar10", {"model": "cnn", "epochs": 15}, 2_000), 15),
         "memorization": [
             Setup("cifar100", {**CNN, "epochs": 24, "augmentation": "none"}),
             Setup(
@@ -191,13 +191,16 @@ def table(setup: Setup, rate: float, seed: int, options: argparse.Namespace) -> 
 
 
 class Published:
-    """The released procedure: for every probe two gradients of the batch-mean loss, n = 10.
+    """The published procedure done plainly: for every probe two gradients, n = 10, h = 0.001.
 
-    (It gets its batches from the pass that has computed one more, a twentieth of its work.)
+    h is of pixels in [0, 1], as the paper has it; the loss is a sum, since the released code's mean
+    scales up a short last batch. (Its batches come from the pass that has computed one gradient
+    more, a twentieth of its work.)
     """
 
     def __init__(self, ids: np.ndarray, h: float = 0.001, probes: int = 10) -> None:
         self.values, self.h, self.probes = np.zeros(len(ids)), h, probes
+        self.random = torch.Generator().manual_seed(0)
 
     def on_batch(self, *_: Any) -> None: ...
 
@@ -207,7 +210,8 @@ class Published:
     def visit(self, batch: GradientBatch) -> None:
         total = torch.zeros(len(batch.inputs), device=batch.inputs.device)
         for _ in range(self.probes):
-            step = self.h * (torch.randint_like(batch.inputs, 2) * 2 - 1)
+            signs = torch.randint(2, batch.inputs.shape, generator=self.random) * 2 - 1
+            step = self.h * batch.pixel * signs.to(batch.inputs.device)
             here, there = (
                 self.gradient(batch, batch.inputs + offset) for offset in (0 * step, step)
             )
@@ -218,7 +222,7 @@ class Published:
     def gradient(batch: GradientBatch, inputs: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
             inputs = inputs.detach().requires_grad_()
-            loss = F.cross_entropy(batch.model(inputs), batch.labels)
+            loss = F.cross_entropy(batch.model(inputs), batch.labels, reduction="sum")
             return torch.autograd.grad(loss, inputs)[0]
 
     def state_dict(self) -> dict[str, Any]:
