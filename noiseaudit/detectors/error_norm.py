@@ -16,11 +16,11 @@ __all__ = ["El2n"]
 
 
 def _error_norm(outputs: Outputs) -> Tensor:
-    # ||p - onehot(y)||^2 = ||p||^2 - 2 p_y + 1, written as a sum of squares so that it cannot
-    # come out below zero: (1 - p_y)^2 + sum over the other classes of p_c^2.
-    confidence = outputs.confidence
-    others = outputs.probs.square().sum(dim=1) - confidence.square()
-    return ((1 - confidence).square() + others.clamp_min(0)).sqrt()
+    # The vector itself: any difference of sums of squares loses the small p_c of a fitted label.
+    given = outputs.labels[:, None]
+    error = outputs.probs.scatter_add(1, given, -outputs.probs.new_ones(given.shape))
+    norm: Tensor = error.norm(dim=1)
+    return norm
 
 
 @dataclass(frozen=True)
