@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import noiseaudit as na
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCHMARKS = ROOT / "benchmarks"
@@ -72,3 +74,38 @@ def test_spiral_notebook(monkeypatch):
         peak = smooth[:fitted].max()
         assert smooth[0] < 0.8 * peak
         assert smooth[fitted:].min() < peak / 5
+
+
+def test_agreement_with_published_memorization_scores(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = runpy.run_path(str(BENCHMARKS / "_memorization.py"))
+    labels = np.arange(200) % 4
+    data = na.LabeledDataset(np.zeros((200, 8, 8), np.uint8), labels, ("a", "b", "c", "d"))
+    memorized = np.linspace(0, 1, 200) ** 4
+    np.savez(tmp_path / "fz_cifar100.npz", mem=memorized, labels=labels)
+    by_epoch = np.stack([memorized, memorized[::-1], 3 * memorized])
+    found = module["beside_published"](by_epoch, tmp_path, data)
+    assert found["cosine_by_epoch"][0] == pytest.approx(1)
+    one, two, three = found["cosine_cumulative"]
+    assert two < three < one == pytest.approx(1)
+    squared = module["agreement"](memorized**2, memorized)
+    assert squared["spearman"] == pytest.approx(1)
+    assert squared["pearson"] < squared["cosine"] < 0.99
+    mean, square = memorized.mean(), (memorized**2).mean()
+    assert found["all"]["cosine_of_a_constant"] == pytest.approx(mean / square**0.5)
+    np.savez(tmp_path / "fz_cifar100.npz", mem=memorized, labels=labels[::-1])
+    with pytest.raises(SystemExit, match="other examples"):
+        module["beside_published"](by_epoch, tmp_path, data)
+
+
+def test_conflicting_pairs_are_near_copies_with_other_labels(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = runpy.run_path(str(BENCHMARKS / "_memorization.py"))
+    pictures = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
+    pictures[3] = pictures[0] // 2 * 2  # a near copy
+    pictures[4] = pictures[1]
+    labels = np.array([0, 1, 0, 1, 1, 0])  # 0 and 3 differ, 1 and 4 agree
+    data = na.LabeledDataset(pictures, labels, ("a", "b"))
+    assert module["conflicting_pairs"](data).tolist() == [[0, 3]]
+    counts = module["among_the_highest"](np.array([9, 1, 2, 3, 4, 5]), np.array([[0, 3]]))
+    assert counts == {"pairs": 1, "pictures": 2, "in_top_60": 2, "in_top_100": 2}
