@@ -7,7 +7,8 @@
 flipped, and 2% of *those* labels flipped once more by `choose_curvature`, which knows of its own
 flips alone: what it chooses is compared with the best step of the sweep. `table` repeats the
 curvature paper's Table 2. `cost` times training with and without it, and the published procedure
-(10 probes, each with two gradients of its own), paired in one process. `memorization` compares it
+(10 probes, each with two gradients of its own), paired in one process. `estimators` sets it beside
+the exact score and bfloat16 (`_estimators.py`). `memorization` compares it
 with the published memorization scores of CIFAR-100 (`_memorization.py`). Finished runs are kept in
 --out, an interrupted one goes on. Seeds can run side by side as in `detection.py`.
 """
@@ -27,6 +28,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does: see
 
 import numpy as np
 import torch
+from _estimators import estimators
 from _memorization import memorization
 from _results import BFLOAT16, RESULTS, ratio_summary, save
 from torch import nn
@@ -97,6 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rates": (0.1,),
         "seeds": (0,),
         "cost": (DIGITS, 2),
+        "estimators": [DIGITS],
         "memorization": [DIGITS],
     },
     "cpu": {
@@ -113,6 +116,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rates": (0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         "seeds": (0, 1, 2),
         "cost": (Setup("cifar10", {"model": "cnn", "epochs": 15}, 2_000), 15),
+        "estimators": [
+            Setup("mnist", MLP, 5_000),
+            Setup("mnist", {**CNN, "epochs": 10, "augmentation": "none"}, 3_000),
+            Setup("cifar10", {**CNN, "epochs": 10, "augmentation": "none"}, 3_000),
+        ],
         "memorization": [
             Setup("cifar100", {**CNN, "epochs": 24, "augmentation": "none"}),
             Setup(
@@ -130,6 +138,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rates": (0.1, 0.01, 0.02, 0.04, 0.06, 0.08),
         "seeds": (0, 1, 2),
         "cost": (Setup("cifar10", {"model": "resnet18"}, 10_000), 15),
+        "estimators": [Setup("cifar10", {"model": "resnet18", "epochs": 10}, 5_000)],
         "memorization": [
             Setup("cifar100", {**RESNET, "recipe": {**RESNET["recipe"], "weight_decay": decay}})
             for decay in (0.0, 1e-4)
@@ -290,7 +299,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--parts", default="sweep,table,cost,memorization")
+    parser.add_argument("--parts", default="sweep,table,cost,estimators,memorization")
     parser.add_argument("--seeds", help="only these, joined by commas: to share a part out")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/curvature"), help="for the runs")
@@ -301,7 +310,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     torch.set_num_threads(options.threads)
     preset, parts = dict(PRESETS[options.preset]), options.parts.split(",")
     if options.smoke:
-        for part in ("sweep", "table", "memorization"):
+        for part in ("sweep", "table", "estimators", "memorization"):
             preset[part] = [shrunk(setup) for setup in preset[part]]
         preset |= {"rates": (0.1,), "seeds": (0,), "cost": (shrunk(preset["cost"][0]), 1)}
     seeds = preset["seeds"]
@@ -315,6 +324,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
              itertools.product(preset["table"], seeds, preset["rates"])],
         ),
         "cost": (cost, [preset["cost"]]),
+        "estimators": (estimators, [(setup,) for setup in preset["estimators"]]),
         "memorization": (memorization, [(setup,) for setup in preset["memorization"]]),
     }  # fmt: skip
     if unknown := set(parts) - set(grids):
