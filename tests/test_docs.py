@@ -40,6 +40,7 @@ def test_readme_tables_are_what_the_results_give():
     ("script", "arguments"),
     [
         ("recorder_overhead.py", ["--preset", "smoke"]),
+        ("threads.py", ["--preset", "smoke"]),
         ("detection.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "gpu", "--parts", "table", "--smoke", "--threads", "1"]),

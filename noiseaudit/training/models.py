@@ -17,6 +17,7 @@ __all__ = [
     "build_model",
     "choose_model",
     "choose_threads",
+    "forward_operations",
     "last_linear",
 ]
 
@@ -87,9 +88,15 @@ def choose_threads(model: nn.Module, input_shape: tuple[int, ...], batch_size: i
     """CPU threads that suit one of `MODELS`: one where a batch is so little work that more wait.
 
     On two cores, two threads took 1.7 to 2 times as long as one on digits (`mlp` and `cnn`, 11 and
-    114 million operations a batch), 1.0 to 1.3 times with `mlp` on MNIST, CIFAR-10 and vectors of
-    1,280 (50 to 109), and about as long with `cnn` on MNIST and CIFAR-10 (460 and 605).
+    114 million operations a batch), 1.0 to 1.3 times with `mlp` on MNIST and CIFAR-10 (69 and
+    109), and about as long with `cnn` on CIFAR-10 and MNIST (459 and 605): `benchmarks/threads.py`.
     """
+    work = batch_size * forward_operations(model, input_shape)
+    return torch.get_num_threads() if work >= _WORTH_THREADS else 1
+
+
+def forward_operations(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Multiplications and additions of one example's forward pass, in dense layers and Conv2d."""
     counted: list[int] = []
 
     def count(module: nn.Module, _: object, output: Tensor) -> None:
@@ -110,7 +117,7 @@ def choose_threads(model: nn.Module, input_shape: tuple[int, ...], batch_size: i
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    return torch.get_num_threads() if sum(counted) * batch_size >= _WORTH_THREADS else 1
+    return sum(counted)
 
 
 def last_linear(model: nn.Module) -> nn.Linear:
