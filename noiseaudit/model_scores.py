@@ -50,7 +50,7 @@ def curvature(
     are normalised, a score depends on the example, the model and the seed, not on other examples.
 
     Cost: one forward pass and one backward pass by the inputs, and further: "finite_difference" as
-    many for each probe, "hessian" 3 to 5 times as much for each, "hessian_piecewise_linear" one
+    many for each probe, "hessian" 2 to 5 times as much for each, "hessian_piecewise_linear" one
     forward and k backward passes.
 
     Args:
