@@ -7,10 +7,11 @@
 flipped, and 2% of *those* labels flipped once more by `choose_curvature`, which knows of its own
 flips alone: what it chooses is compared with the best step of the sweep. `table` repeats the
 curvature paper's Table 2. `cost` times training with and without it, and the published procedure
-(10 probes, each with two gradients of its own), paired in one process. `estimators` sets it beside
-the exact score and bfloat16 (`_estimators.py`). `memorization` compares it
-with the published memorization scores of CIFAR-100 (`_memorization.py`). Finished runs are kept in
---out, an interrupted one goes on. Seeds can run side by side as in `detection.py`.
+(10 probes, each with two gradients of its own), paired in one process; `procedure` says what those
+find. `estimators` sets it beside the exact score and bfloat16 (`_estimators.py`), `memorization`
+beside the published memorization scores of CIFAR-100 (`_memorization.py`). Finished runs of `sweep`
+and `table` are kept in --out, an interrupted one goes on, as one of `memorization` does. Seeds can
+run side by side as in `detection.py`.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rates": (0.1,),
         "seeds": (0,),
         "cost": (DIGITS, 2),
+        "procedure": [DIGITS],
         "estimators": [DIGITS],
         "memorization": [DIGITS],
     },
@@ -115,7 +117,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         ],
         "rates": (0.01, 0.02, 0.04, 0.06, 0.08, 0.1),
         "seeds": (0, 1, 2),
-        "cost": (Setup("cifar10", {"model": "cnn", "epochs": 15}, 2_000), 15),
+        "cost": (Setup("cifar10", {"model": "cnn"}, 2_000), 15),
+        "procedure": [Setup("cifar10", {**CNN, "epochs": 12}, 5_000)],
         "estimators": [
             Setup("mnist", MLP, 5_000),
             Setup("mnist", {**CNN, "epochs": 10, "augmentation": "none"}, 3_000),
@@ -138,6 +141,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rates": (0.1, 0.01, 0.02, 0.04, 0.06, 0.08),
         "seeds": (0, 1, 2),
         "cost": (Setup("cifar10", {"model": "resnet18"}, 10_000), 15),
+        "procedure": [Setup("cifar10", {"model": "resnet18", "epochs": 30}, 10_000)],
         "estimators": [Setup("cifar10", {"model": "resnet18", "epochs": 10}, 5_000)],
         "memorization": [
             Setup("cifar100", {**RESNET, "recipe": {**RESNET["recipe"], "weight_decay": decay}})
@@ -234,6 +238,9 @@ class Published:
             loss = F.cross_entropy(batch.model(inputs), batch.labels, reduction="sum")
             return torch.autograd.grad(loss, inputs)[0]
 
+    def compute(self) -> dict[str, np.ndarray]:
+        return {"published": self.values}
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -244,23 +251,44 @@ def timed(data: na.LabeledDataset, plan: TrainingPlan, observers: dict[str, Any]
     began = time.perf_counter()
     train(
         lambda: build_model(plan.model, data.input_shape, data.num_classes), data, plan.recipe,
-        observers, seed=0, device=plan.device,
+        observers, seed=plan.seed, device=plan.device,
     )  # fmt: skip
     return time.perf_counter() - began
 
 
-def cost(setup: Setup, pairs: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of two epochs: bare, with one probe, with one every second epoch, as published.
+def procedures(ids: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """An observer for each way of measuring."""
+    return {
+        "one probe": na.Curvature().observer(ids, seed),
+        "every second epoch": na.Curvature(every=2).observer(ids, seed),
+        "published": Published(ids),
+    }
 
-    And what each finds of 10% flips in a training run of its usual length.
-    """
-    data, key = noisy_and_key(setup, SWEEP_RATE, 0, options.data_root)
-    once, every_second = na.Curvature(), na.Curvature(every=2)
+
+def procedure(setup: Setup, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What each way of measuring finds, all in the same training run."""
+    data, key = noisy_and_key(setup, SWEEP_RATE, seed, options.data_root)
+    plan = make_plan(data, seed=seed, threads=options.threads, **setup.training)
+    watching = procedures(data.ids, seed)
+    timed(data, plan, watching)
+    return {
+        "setup": setup.name, "examples": len(data), "epochs": plan.recipe.epochs, "seed": seed,
+        "found": {
+            kind: figures(next(iter(observer.compute().values())), key)
+            for kind, observer in watching.items()
+        },
+    }  # fmt: skip
+
+
+def cost(setup: Setup, pairs: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of two epochs: bare, with one probe, with one every second epoch, as published."""
+    data = setup.load(options.data_root)
     watched: dict[str, Callable[[], dict[str, Any]]] = {
         "bare": dict,
-        "one probe": lambda: {"c": once.observer(data.ids, 0)},
-        "every second epoch": lambda: {"c": every_second.observer(data.ids, 0)},
-        "published": lambda: {"c": Published(data.ids)},
+        **{
+            kind: lambda kind=kind: {kind: procedures(data.ids)[kind]}
+            for kind in procedures(data.ids)
+        },
     }
     plan = make_plan(data, threads=options.threads, **{**setup.training, "epochs": 2})
     seconds: dict[str, list[float]] = {kind: [] for kind in watched}
@@ -271,19 +299,11 @@ def cost(setup: Setup, pairs: int, options: argparse.Namespace) -> dict[str, Any
             if turn >= 0:
                 seconds[kind].append(took)
     bare = seconds["bare"]
-    whole = make_plan(data, threads=options.threads, **setup.training)
-    ours, sparse, published = (watched[kind]()["c"] for kind in kinds[1:])
-    timed(data, whole, {"ours": ours, "sparse": sparse, "published": published})
     return {
         "setup": setup.name, "examples": len(data), "epochs": 2, "seconds": seconds,
         "over_bare": {
             kind: ratio_summary([mine / other for mine, other in zip(own, bare, strict=True)])
             for kind, own in seconds.items() if kind != "bare"
-        },
-        "found": {
-            "one probe": figures(ours.compute()[once.statistic], key),
-            "every second epoch": figures(sparse.compute()[every_second.statistic], key),
-            "published": figures(published.values, key),
         },
     }  # fmt: skip
 
@@ -299,7 +319,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--parts", default="sweep,table,cost,estimators,memorization")
+    parser.add_argument("--parts", default="sweep,table,cost,procedure,estimators,memorization")
     parser.add_argument("--seeds", help="only these, joined by commas: to share a part out")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/curvature"), help="for the runs")
@@ -310,7 +330,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     torch.set_num_threads(options.threads)
     preset, parts = dict(PRESETS[options.preset]), options.parts.split(",")
     if options.smoke:
-        for part in ("sweep", "table", "estimators", "memorization"):
+        for part in ("sweep", "table", "procedure", "estimators", "memorization"):
             preset[part] = [shrunk(setup) for setup in preset[part]]
         preset |= {"rates": (0.1,), "seeds": (0,), "cost": (shrunk(preset["cost"][0]), 1)}
     seeds = preset["seeds"]
@@ -324,6 +344,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
              itertools.product(preset["table"], seeds, preset["rates"])],
         ),
         "cost": (cost, [preset["cost"]]),
+        "procedure": (procedure, list(itertools.product(preset["procedure"], seeds))),
         "estimators": (estimators, [(setup,) for setup in preset["estimators"]]),
         "memorization": (memorization, [(setup,) for setup in preset["memorization"]]),
     }  # fmt: skip
