@@ -12,6 +12,8 @@ from typing import Any
 
 from _results import RESULTS, interval
 
+import noiseaudit as na
+
 README = Path(__file__).parent.parent / "README.md"
 ONE_RUN = ("cumulative_loss", "area_under_margin", "cumulative_accuracy", "inconfidence")
 HELD_OUT = ("self_confidence", "normalized_margin", "confident_learning")
@@ -33,6 +35,7 @@ SETTINGS = (  # what the README calls it, task, noise, published %
     ("CIFAR-10N aggregate (9%)", "cifar10n", "CIFAR-10N aggregate", ""),
     ("CIFAR-10N worst (40%)", "cifar10n", "CIFAR-10N worst", ""),
 )
+STEPS = (0.001, 0.003, 0.01, 0.03, 0.1)
 ARMS = ("noisy", "clean", "random_removal", "remove", "relabel")
 
 
@@ -61,9 +64,57 @@ def mnist() -> str:
         seconds = [value for item in own.values() for value in item["seconds"]]
         cells = [percent(own[rate]["auroc"]) for rate in rates]
         rows.append([f"`{detector}`", *cells, f"{sum(seconds) / len(seconds):.0f}"])
+    rows += curvature_on_mnist(rates)
     for name, cells in PUBLISHED_MNIST.items():
         rows.append([f"{name}, published", *cells, ""])
     return table(["AUROC %", *(f"{rate:.0%}" for rate in rates), "seconds"], rows)
+
+
+def curvature_on_mnist(rates: list[float]) -> list[list[str]]:
+    """Rows of curvature and of the loss in the same runs."""
+    found = load("curvature_table")["rows"]
+    rows = []
+    for name, what, costs in (
+        ("`curvature`, strided", "curvature", ("training_seconds", "watching_seconds")),
+        ("`cumulative_loss`, strided", "loss", ("training_seconds",)),
+    ):
+        by_rate = [[row for row in found if row["rate"] == rate] for rate in rates]
+        cells = [percent([row[what]["auroc"] for row in members]) for members in by_rate]
+        seconds = [sum(row[cost] for cost in costs) for row in found]
+        rows.append([name, *cells, f"{sum(seconds) / len(seconds):.0f}"])
+    return rows
+
+
+def curvature_step() -> str:
+    """AUROC by step, and what the choice by planted flips loses against the best of them."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in load("curvature_sweep")["rows"]:
+        groups.setdefault(row["setup"], []).append(row)
+    names = [na.Curvature(h=h).statistic for h in STEPS]
+    rows = []
+    for setup, members in groups.items():
+        cells = [percent([row["settings"][name]["auroc"] for row in members]) for name in names]
+        chosen = ", ".join(f"{STEPS[names.index(row['chosen'])]:g}" for row in members)
+        regret = max(row["regret"] for row in members)
+        examples, (data, model) = members[0]["examples"], setup.rsplit("_", 1)
+        data = data.removesuffix(f"_{examples}").replace("_", " ")
+        told = f"{data}, {examples:,}, `{model}`"
+        rows.append([told, *cells, chosen, f"{100 * regret:.2f}"])
+    header = [
+        "AUROC %", *(f"h = {h:g}" for h in STEPS), "chosen", "most lost by choosing, points"
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def curvature_cost() -> str:
+    """Training with it over bare training, and what it finds."""
+    (cost,) = load("curvature_cost")["rows"]
+    found = load("curvature_procedure")["rows"]
+    rows = []
+    for kind, ratio in cost["over_bare"].items():
+        told = f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+        rows.append([kind, told, percent([row["found"][kind]["auroc"] for row in found])])
+    return table(["measured", "training with it over bare training", "AUROC %"], rows)
 
 
 def detection() -> str:
@@ -128,7 +179,9 @@ def recorder_overhead() -> str:
     return table(["", "ratio"], rows)
 
 
-TABLES: tuple[Callable[[], str], ...] = (mnist, detection, retraining, recorder_overhead)
+TABLES: tuple[Callable[[], str], ...] = (
+    mnist, detection, curvature_step, curvature_cost, retraining, recorder_overhead,
+)  # fmt: skip
 
 
 def filled(text: str) -> str:

@@ -128,8 +128,8 @@ def audit(
     """Train once on the labels as given, score every example, rank.
 
     Cost: one training run, and `folds` more for detectors that need out-of-sample `pred_probs`;
-    the other detectors take milliseconds, but for "curvature", which takes one and a half times the
-    training run.
+    the other detectors take milliseconds, but for "curvature", which takes 1.2 times as long as the
+    training run on top of it (`cnn`, one probe; `benchmarks/curvature.py`).
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.

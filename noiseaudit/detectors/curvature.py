@@ -66,7 +66,7 @@ class Curvature:
     name: ClassVar[str] = "curvature"
     summary: ClassVar[str] = "change of the input gradient over a small step, mean over epochs"
     needs: ClassVar[tuple[str, ...]] = ("watching",)
-    cost: ClassVar[str] = "about one and a half times the training run"
+    cost: ClassVar[str] = "the training run, and 1.2 times as long again"
     source: ClassVar[str] = "Garg, Ravikumar & Roy, ICML 2024, equations 4-6"
     statistics: ClassVar[tuple[Statistic, ...]] = ()
 

@@ -87,9 +87,9 @@ def choose_model(input_shape: tuple[int, ...], device_type: str) -> str:
 def choose_threads(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
     """CPU threads that suit one of `MODELS`: one where a batch is so little work that more wait.
 
-    On two cores, two threads took 1.7 to 2 times as long as one on digits (`mlp` and `cnn`, 11 and
-    114 million operations a batch), 1.0 to 1.3 times with `mlp` on MNIST and CIFAR-10 (69 and
-    109), and about as long with `cnn` on CIFAR-10 and MNIST (459 and 605): `benchmarks/threads.py`.
+    On two cores, two threads took 1.7 and 1.6 times as long as one on digits (`mlp` and `cnn`, 11
+    and 114 million operations a batch), 1.3 and 1.0 times with `mlp` on MNIST and CIFAR-10 (69 and
+    109), and 1.0 and 0.9 with `cnn` on CIFAR-10 and MNIST (459 and 605): `benchmarks/threads.py`.
     """
     work = batch_size * forward_operations(model, input_shape)
     return torch.get_num_threads() if work >= _WORTH_THREADS else 1
