@@ -20,6 +20,7 @@ from noiseaudit.loss_curvature import (
     squared_trace_piecewise_linear,
 )
 from noiseaudit.scoring import make_plan
+from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.watching import CleanView, GradientBatch
@@ -115,8 +116,8 @@ def estimators(setup: Any, options: argparse.Namespace) -> dict[str, Any]:
     plan = make_plan(data, threads=options.threads, **setup.training)
     watching = Estimators(len(data))
     trained = train(
-        lambda: build_model(plan.model, data.input_shape, data.num_classes), data, plan.recipe,
-        {"all": watching}, seed=0, device=plan.device, progress=True,
+        lambda: build_model(plan.model, data.input_shape, data.num_classes),
+        Inputs(data, plan.device), plan.recipe, {"all": watching}, seed=0, progress=True,
     )  # fmt: skip
     trained.model.eval()
     return {

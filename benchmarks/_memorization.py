@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 import noiseaudit as na
 from noiseaudit.retraining import split_off_test
 from noiseaudit.scoring import make_plan
+from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 
@@ -103,7 +104,7 @@ def memorization(setup: Any, options: argparse.Namespace) -> dict[str, Any]:
 
     watching = ByEpoch(model, data, test)
     run = train(
-        build, data, plan.recipe, {"curvature": watching}, seed=plan.seed, device=plan.device,
+        build, Inputs(data, plan.device), plan.recipe, {"curvature": watching}, seed=plan.seed,
         checkpoint=folder / "checkpoint.pt", config=plan.config(data), progress=True,
     )  # fmt: skip
     by_epoch = torch.stack(watching.of_data).numpy().astype(np.float64)

@@ -40,6 +40,7 @@ from noiseaudit.detector import training_statistics
 from noiseaudit.evaluation import auroc, average_precision
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.scoring import make_plan
+from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.training.run import TrainingPlan, run_training
@@ -250,8 +251,8 @@ class Published:
 def timed(data: na.LabeledDataset, plan: TrainingPlan, observers: dict[str, Any]) -> float:
     began = time.perf_counter()
     train(
-        lambda: build_model(plan.model, data.input_shape, data.num_classes), data, plan.recipe,
-        observers, seed=plan.seed, device=plan.device,
+        lambda: build_model(plan.model, data.input_shape, data.num_classes),
+        Inputs(data, plan.device), plan.recipe, observers, seed=plan.seed,
     )  # fmt: skip
     return time.perf_counter() - began
 

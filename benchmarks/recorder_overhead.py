@@ -27,6 +27,7 @@ from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import training_statistics
 from noiseaudit.observers import StatisticsObserver
 from noiseaudit.recorder import Recorder
+from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.training.recipes import Recipe
@@ -110,11 +111,10 @@ def against_bare_training(images: int, count: int) -> dict[str, object]:
             )
             train(
                 lambda: build_model("cnn", data.input_shape, 10),
-                data,
+                Inputs(data, torch.device("cpu")),
                 recipe,
                 {"statistics": observer} if watched else {},
                 seed=0,
-                device=torch.device("cpu"),
             )
 
     ratios = pairs(lambda: run(watched=True), lambda: run(watched=False), count)

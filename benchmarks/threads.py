@@ -22,6 +22,7 @@ from _results import RESULTS, ratio_summary, save
 import noiseaudit as na
 from noiseaudit.device import cpu_threads
 from noiseaudit.scoring import make_plan
+from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model, forward_operations
 
@@ -47,8 +48,8 @@ def measure(data: na.LabeledDataset, model: str, pairs: int) -> dict[str, Any]:
             began = time.perf_counter()
             with cpu_threads(threads):
                 train(
-                    lambda: build_model(model, data.input_shape, data.num_classes), data,
-                    plan.recipe, {}, seed=0, device=plan.device,
+                    lambda: build_model(model, data.input_shape, data.num_classes),
+                    Inputs(data, plan.device), plan.recipe, {}, seed=0,
                 )  # fmt: skip
             if turn >= 0:
                 seconds[threads].append(time.perf_counter() - began)

@@ -110,18 +110,18 @@ def _run_fold(
 ) -> None:
     checkpoint = path.with_suffix(".pt")
     with cpu_threads(plan.threads):
+        whole = Inputs(dataset, plan.device)
         trained = train(
             lambda: build_model(plan.model, dataset.input_shape, dataset.num_classes),
-            dataset.subset(~held_out),
+            whole.subset(np.flatnonzero(~held_out)),
             plan.recipe,
             {},
             seed=derive_seed(plan.seed, path.stem),
-            device=plan.device,
             checkpoint=checkpoint,
             config=config,
             progress=progress,
         )
-        inputs = Inputs(dataset.subset(held_out), plan.device, scaled_like=trained.inputs)
+        inputs = whole.subset(np.flatnonzero(held_out), scaled_like=trained.inputs)
         probs = F.softmax(CleanPass(trained.model, inputs).logits, dim=1).numpy()
     seconds = sum(epoch["seconds"] for epoch in trained.history)
     write_npz(path, {"pred_probs": probs, "seconds": np.array(seconds)})

@@ -195,11 +195,10 @@ def retrain_arm(
     with cpu_threads(plan.threads):
         trained = train(
             lambda: build_model(plan.model, test.input_shape, test.num_classes),
-            arm.dataset,
+            Inputs(arm.dataset, plan.device),
             plan.recipe,
             {},
             seed=plan.seed,
-            device=plan.device,
             checkpoint=checkpoint,
             config=config,
         )

@@ -53,11 +53,10 @@ def run(dataset, recipe, model="mlp", seed=0, observers=None, **options):
     observer = statistics_of(dataset)
     trained = train(
         lambda: build_model(model, dataset.input_shape, dataset.num_classes),
-        dataset,
+        Inputs(dataset, CPU),
         recipe,
         {"statistics": observer, **(observers or {})},
         seed=seed,
-        device=CPU,
         **options,
     )
     return trained.model, trained.history, observer
@@ -187,6 +186,21 @@ def test_clean_pass_leaves_the_model_as_it_was_and_is_in_eval_mode():
     alone = CleanPass(model, Inputs(data.subset([5]), CPU, scaled_like=whole))
     torch.testing.assert_close(alone.logits[0], logits[5])
     torch.testing.assert_close(alone.input_gradient[0], gradient[5])
+
+
+@pytest.mark.parametrize("make", [vectors, pictures])
+def test_a_subset_of_inputs_is_as_if_there_were_nothing_else(make):
+    data = make()
+    rows = np.array([7, 3, 11, 4])
+    part, alone = Inputs(data, CPU).subset(rows), Inputs(data.subset(rows), CPU)
+    assert torch.equal(part.labels, alone.labels)
+    assert torch.equal(part.mean, alone.mean)
+    assert torch.equal(part.std, alone.std)
+    some = np.array([2, 0])
+    assert torch.equal(part.raw(some), alone.raw(some))
+    deeper = part.subset(some, scaled_like=part)
+    assert torch.equal(deeper.raw(np.array([1])), alone.raw(np.array([0])))
+    assert torch.equal(deeper.mean, part.mean)
 
 
 def test_features_are_what_the_last_linear_layer_sees():

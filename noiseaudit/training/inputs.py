@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,9 @@ class Inputs:
         self.is_images = dataset.kind == "images"
         self.labels = torch.from_numpy(dataset.labels).to(device)
         self._inputs = dataset.inputs
-        if scaled_like is None:
-            mean, std = _mean_std(dataset.inputs)
-            shape = (1, -1, 1, 1) if self.is_images else (1, -1)
-            self.mean = torch.from_numpy(mean).float().view(shape).to(device)
-            self.std = torch.from_numpy(std).float().view(shape).to(device)
-        else:
-            self.mean, self.std = scaled_like.mean, scaled_like.std
+        self._rows: NDArray[np.int64] | None = None
         self._resident = self._place(dataset.inputs)
+        self.mean, self.std = self._mean_and_std(scaled_like)
 
     def _place(self, inputs: NDArray[Any]) -> Tensor | None:
         if self.device.type == "cuda":
@@ -61,11 +57,31 @@ class Inputs:
             return None  # torch warns about arrays it could write to
         return torch.from_numpy(np.ascontiguousarray(inputs))
 
+    def _mean_and_std(self, like: Inputs | None) -> tuple[Tensor, Tensor]:
+        if like is not None:
+            return like.mean, like.std
+        mean, std = _mean_std(self._inputs, self._rows)
+        shape = (1, -1, 1, 1) if self.is_images else (1, -1)
+        return self._parameter(mean, shape), self._parameter(std, shape)
+
+    def _parameter(self, values: NDArray[np.float64], shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(values).float().view(shape).to(self.device)
+
+    def subset(self, rows: NDArray[np.int64], *, scaled_like: Inputs | None = None) -> Inputs:
+        """The examples at `rows`, without copying any; mean and deviation are their own."""
+        part = copy(self)
+        part.labels = self.labels[torch.from_numpy(rows).to(self.device)]
+        part._rows = rows if self._rows is None else self._rows[rows]
+        part.mean, part.std = part._mean_and_std(scaled_like)
+        return part
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def raw(self, rows: NDArray[np.int64]) -> Tensor:
         """Examples at `rows`, float32: images in [0, 1], vectors as they are."""
+        if self._rows is not None:
+            rows = self._rows[rows]
         if self._resident is None:
             batch = torch.from_numpy(np.ascontiguousarray(self._inputs[rows]))
             batch = batch.to(self.device, non_blocking=True)
@@ -82,14 +98,19 @@ class Inputs:
         return (batch - self.mean) / self.std
 
 
-def _mean_std(inputs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _mean_std(
+    inputs: NDArray[Any], rows: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     axes: tuple[int, ...] = (0,)
     if inputs.dtype == np.uint8:
-        rows = np.linspace(0, len(inputs) - 1, min(len(inputs), _STATISTICS_ROWS)).astype(np.int64)
-        inputs = inputs[np.unique(rows)]
+        count = len(inputs) if rows is None else len(rows)
+        some = np.linspace(0, count - 1, min(count, _STATISTICS_ROWS)).astype(np.int64)
+        inputs = inputs[np.unique(some) if rows is None else rows[np.unique(some)]]
         if inputs.ndim == 3:
             inputs = inputs[..., None]
         axes = (0, 1, 2)
+    elif rows is not None:
+        inputs = inputs[rows]
     total: Any = 0.0
     squares: Any = 0.0
     block = max(1, 2**22 // max(1, inputs[:1].size))

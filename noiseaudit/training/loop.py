@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import NoiseAuditError
 from noiseaudit.seeding import generator, isolated_torch_rng, torch_generator
 from noiseaudit.training.augment import augment
@@ -46,12 +45,11 @@ class Trained:
 
 def train(
     build: Callable[[], nn.Module],
-    dataset: LabeledDataset,
+    inputs: Inputs,
     recipe: Recipe,
     observers: Mapping[str, Observer],
     *,
     seed: int,
-    device: torch.device,
     checkpoint: Path | None = None,
     config: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -64,11 +62,10 @@ def train(
 
     Args:
         build: makes the model; runs under the seed's own random stream.
-        dataset: what to train on, with the labels as given.
+        inputs: what to train on, with the labels as given, and where.
         recipe: epochs, optimiser, schedule and augmentation.
         observers: by the name their state is stored under.
         seed: of all randomness.
-        device: where to train.
         checkpoint: a file written after every epoch and gone on from if it is there.
         config: stored in the checkpoint; another one there is refused.
         progress: show a bar on stderr when it is a terminal.
@@ -77,10 +74,9 @@ def train(
         NoiseAuditError: if the loss is no longer finite.
         ManifestMismatchError: if the checkpoint belongs to another configuration.
     """
-    inputs = Inputs(dataset, device)
     with isolated_torch_rng(seed, "weights"):
         model = build()
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(inputs.device).to(memory_format=torch.channels_last)
     optimizer = recipe.optimizer_for(model)
     history: list[dict[str, float]] = []
     state: dict[str, Any] = {
@@ -88,7 +84,7 @@ def train(
     }  # fmt: skip
     if checkpoint is not None and checkpoint.exists():
         history = load_checkpoint(checkpoint, **state)
-    steps = min(math.ceil(len(dataset) / recipe.batch_size), max(1, len(dataset) // 2))
+    steps = min(math.ceil(len(inputs) / recipe.batch_size), max(1, len(inputs) // 2))
     with tqdm(
         total=recipe.epochs * steps, initial=len(history) * steps, desc="training", unit="batch",
         disable=None if progress else True, dynamic_ncols=True,

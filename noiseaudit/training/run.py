@@ -21,6 +21,7 @@ from noiseaudit.errors import OutputError
 from noiseaudit.manifest import differences, read_manifest, require_same, write_manifest
 from noiseaudit.observers import StatisticsObserver
 from noiseaudit.outputs import Statistic
+from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import ModelFactory, build_model
 from noiseaudit.training.recipes import Recipe
@@ -245,11 +246,10 @@ def _train(
     with cpu_threads(plan.threads):
         trained = train(
             lambda: build_model(plan.model, dataset.input_shape, dataset.num_classes),
-            dataset,
+            Inputs(dataset, plan.device),
             plan.recipe,
             {"statistics": observer, **watching},
             seed=plan.seed,
-            device=plan.device,
             checkpoint=folder / "checkpoint.pt",
             config={**config, **wanted},
             progress=progress,
