@@ -19,10 +19,10 @@ from noiseaudit.loss_curvature import (
     random_signs,
     squared_trace_piecewise_linear,
 )
-from noiseaudit.scoring import make_plan
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
+from noiseaudit.training.plan import make_plan
 from noiseaudit.watching import CleanView, GradientBatch
 
 SMALL, USUAL = 0.001, 0.01

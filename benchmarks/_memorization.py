@@ -22,10 +22,10 @@ from scipy.stats import spearmanr
 
 import noiseaudit as na
 from noiseaudit.retraining import split_off_test
-from noiseaudit.scoring import make_plan
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
+from noiseaudit.training.plan import make_plan
 
 MOST_MEMORIZED = 5_000
 NEAR = 8.0  # root mean squared difference of two pictures at half size, of 255

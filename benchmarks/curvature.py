@@ -39,11 +39,11 @@ import noiseaudit as na
 from noiseaudit.detector import training_statistics
 from noiseaudit.evaluation import auroc, average_precision
 from noiseaudit.label_noise import flip_uniform
-from noiseaudit.scoring import make_plan
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
-from noiseaudit.training.run import TrainingPlan, run_training
+from noiseaudit.training.plan import TrainingPlan, make_plan
+from noiseaudit.training.run import run_training
 from noiseaudit.watching import CleanView, GradientBatch
 
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1)

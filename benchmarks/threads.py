@@ -21,10 +21,10 @@ from _results import RESULTS, ratio_summary, save
 
 import noiseaudit as na
 from noiseaudit.device import cpu_threads
-from noiseaudit.scoring import make_plan
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model, forward_operations
+from noiseaudit.training.plan import make_plan
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sources": [("digits", 100, ("mlp",))], "pairs": 2},

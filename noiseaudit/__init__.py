@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noiseaudit.auditing import AuditReport, audit, rebuild_report
     from noiseaudit.corruption import Corruption, apply_corruption, inject_noise
+    from noiseaudit.cscore.cost import CScoreCost
+    from noiseaudit.cscore.estimate import estimate_cscores, predict_cscore_cost
+    from noiseaudit.cscore.result import CScores, load_cscores
     from noiseaudit.curvature_choice import CurvatureChoice, choose_curvature
     from noiseaudit.dataset import LabeledDataset
     from noiseaudit.detector import Detector, create_detectors, detector_types
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditReport",
     "Augmentation",
+    "CScoreCost",
+    "CScores",
     "Corruption",
     "Curvature",
     "CurvatureChoice",
@@ -63,9 +68,12 @@ __all__ = [
     "create_detectors",
     "curvature",
     "detector_types",
+    "estimate_cscores",
     "evaluate",
     "inject_noise",
     "load",
+    "load_cscores",
+    "predict_cscore_cost",
     "rebuild_report",
     "run_experiment",
 ]
@@ -75,6 +83,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "AuditReport": "auditing",
     "Augmentation": "training.augment",
+    "CScores": "cscore.result",
+    "CScoreCost": "cscore.cost",
     "Corruption": "corruption",
     "Curvature": "detectors.curvature",
     "CurvatureChoice": "curvature_choice",
@@ -99,9 +109,12 @@ _HOMES = {
     "create_detectors": "detector",
     "curvature": "model_scores",
     "detector_types": "detector",
+    "estimate_cscores": "cscore.estimate",
     "evaluate": "evaluation",
     "inject_noise": "corruption",
     "load": "loaders",
+    "load_cscores": "cscore.result",
+    "predict_cscore_cost": "cscore.estimate",
     "rebuild_report": "auditing",
     "run_experiment": "experiment",
 }

@@ -27,9 +27,16 @@ from noiseaudit.report import (
     render,
     write_report,
 )
-from noiseaudit.scoring import Scores, check_options, choose_detectors, make_plan, score_examples
+from noiseaudit.scoring import (
+    HeldOutOptions,
+    Scores,
+    check_options,
+    choose_detectors,
+    score_examples,
+)
 from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
+from noiseaudit.training.plan import make_plan
 from noiseaudit.training.recipes import Recipe
 from noiseaudit.workspace import output_folder
 
@@ -114,6 +121,8 @@ def audit(
     out: str | Path | None = None,
     detectors: Sequence[str | Detector] | None = None,
     folds: int = 4,
+    runs: int = 10,
+    subset_ratio: float = 0.5,
     model: str | ModelFactory = "auto",
     epochs: int | None = None,
     augmentation: str | Augmentation = "auto",
@@ -127,9 +136,10 @@ def audit(
 ) -> AuditReport:
     """Train once on the labels as given, score every example, rank.
 
-    Cost: one training run, and `folds` more for detectors that need out-of-sample `pred_probs`;
-    the other detectors take milliseconds, but for "curvature", which takes 1.2 times as long as the
-    training run on top of it (`cnn`, one probe; `benchmarks/curvature.py`).
+    Cost: one training run, `folds` more for detectors that need out-of-sample `pred_probs`, and
+    `runs` on a share of the data for those that need C-scores; the other detectors take
+    milliseconds, but for "curvature", which takes 1.2 times as long as the training run on top of
+    it (`cnn`, one probe; `benchmarks/curvature.py`).
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -140,6 +150,8 @@ def audit(
             unless `cumulative_loss` is among them.
         folds: of the cross-validation, which is run only if a chosen detector needs
             out-of-sample `pred_probs`.
+        runs: models of the C-scores, which are trained only if a chosen detector needs them.
+        subset_ratio: share of the data that each of them trains on.
         model: "auto", a name of `training.models`, `torchvision:<name>`, or a factory from
             (input_shape, num_classes) to an `nn.Module`.
         epochs: instead of the recipe's number.
@@ -161,6 +173,7 @@ def audit(
         ManifestMismatchError: if `out` holds an audit of other data or settings.
     """
     check_options(detectors, model, device, augmentation, recipe)
+    held_out = HeldOutOptions(folds, runs, subset_ratio)
     chosen = choose_detectors(detectors)
     dataset = load(source, seed=seed, device=device, progress=progress)
     plan = make_plan(
@@ -188,7 +201,7 @@ def audit(
             plan,
             chosen,
             folder,
-            folds=folds,
+            held_out_options=held_out,
             resume=resume,
             keep_trajectories=keep_trajectories,
             progress=progress,
@@ -215,6 +228,7 @@ def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any])
             "training_seconds": run.training_seconds,
             "watching_seconds": run.watching_seconds,
             "cross_validation_seconds": scores.cross_validation_seconds,
+            "cscore_seconds": scores.cscore_seconds,
         },
     }
     document = build_document(dataset, ranking, rankings, findings, run, manifest)

@@ -26,6 +26,7 @@ class Evidence:
         statistics: per-example arrays by name, (n,) float64 means over training epochs.
         correct_history: (e, n) int8, 1 predicted right, 0 wrong, -1 not seen in that epoch.
         pred_probs: (n, k) float32, out-of-sample: of models that did not train on the example.
+        cscores: (n,) arrays of C-scores by name: those of `cscore.result.CScores`.
     """
 
     ids: NDArray[np.int64]
@@ -35,6 +36,7 @@ class Evidence:
     statistics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     correct_history: NDArray[np.int8] | None = None
     pred_probs: NDArray[np.float32] | None = None
+    cscores: Mapping[str, NDArray[Any]] | None = None
 
     def statistic(self, name: str) -> NDArray[np.float64]:
         """The statistic called `name`.
@@ -71,6 +73,25 @@ class Evidence:
         if self.pred_probs is None:
             raise DataError("out-of-sample pred_probs: none was recorded; run a cross-validation")
         return self.pred_probs
+
+    def cscore(self, name: str) -> NDArray[np.float64]:
+        """The array of C-scores called `name`.
+
+        Raises:
+            DataError: if it is not known, or some example has none: it was never held out, or (of
+                in-sample scores) never trained on.
+        """
+        if self.cscores is None or name not in self.cscores:
+            raise DataError(f"C-scores: no {name} were estimated")
+        values = self.cscores[name]
+        missing = np.isnan(values)
+        if missing.any():
+            raise DataError(
+                f"{int(missing.sum())} examples have no {name}, first sample_id "
+                f"{self.ids[np.flatnonzero(missing)[0]]}: no model held them out (or, of in-sample "
+                "scores, trained on them); use more --runs, or balanced subsets"
+            )
+        return values
 
     def _require_observed(self, missing: NDArray[Any]) -> None:
         if missing.any():

@@ -26,8 +26,8 @@ from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
 from noiseaudit.report.plots import plot_auroc, plot_removal_by_epoch, plot_scores
 from noiseaudit.retraining import arm_names, split_off_test
-from noiseaudit.scoring import check_options, make_plan
-from noiseaudit.training.run import TrainingPlan
+from noiseaudit.scoring import HeldOutOptions, check_options
+from noiseaudit.training.plan import TrainingPlan, make_plan
 from noiseaudit.workspace import output_folder
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def run_experiment(
     out: str | Path | None = None,
     detectors: Sequence[str | Detector] | None = None,
     folds: int = 4,
+    runs: int = 10,
+    subset_ratio: float = 0.5,
     retrain: bool | Mapping[str, Any] = False,
     retrain_by: Sequence[str] = (),
     test: Any = None,
@@ -64,8 +66,8 @@ def run_experiment(
     measure accuracy on clean test examples: what cleaning is worth.
 
     Cost: per noise, rate and seed one training run, `folds` more if a detector needs
-    out-of-sample probabilities, and with `retrain` four more and two for each of `retrain_by`;
-    per seed another one on the clean labels.
+    out-of-sample probabilities, `runs` on a share of the data if one needs C-scores, and with
+    `retrain` four more and two for each of `retrain_by`; per seed another one on the clean labels.
     Disk: per cell about `n * (4 * s * epochs + 8 * (s + d + k))` bytes for s statistics, d
     detectors and k classes: 80 MB for 60,000 examples and 30 epochs.
 
@@ -78,6 +80,8 @@ def run_experiment(
         detectors: names, or instances where options are wanted; default: all, also those that cost
             more than the training run.
         folds: of the cross-validation.
+        runs: models of the C-scores, where a detector needs them.
+        subset_ratio: share of the data that each of those trains on.
         retrain: whether to retrain, or how: options as in `training` that differ from it, such as
             `{"epochs": 60, "augmentation": "none"}`. What noise costs shows only where the
             network has time to fit it.
@@ -96,6 +100,7 @@ def run_experiment(
         DataError: if the source cannot be used.
         OutputError: if `out` cannot be written or belongs to something else.
     """
+    held_out = HeldOutOptions(folds, runs, subset_ratio)
     retraining = _retraining_options(training, retrain)
     for options in (training, retraining or {}):
         check_options(
@@ -131,7 +136,7 @@ def run_experiment(
         if not resume:
             for name in ("cells", "clean", "figures"):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        job = Job(dataset, test, chosen, selectors, folds, training, retraining, bar.update)
+        job = Job(dataset, test, chosen, selectors, held_out, training, retraining, bar.update)
         report, scored = _run_cells(job, cells, reported, folder, bar)
         if out is not None:
             write_tables(report, folder)

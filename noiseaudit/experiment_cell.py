@@ -28,8 +28,8 @@ from noiseaudit.findings import find_issues
 from noiseaudit.loaders import load
 from noiseaudit.manifest import differences, read_manifest
 from noiseaudit.retraining import RETRAIN_COLUMNS, Arm, arm_names, make_arms, retrain_arm
-from noiseaudit.scoring import Scores, make_plan, rank_by_epoch, score_examples
-from noiseaudit.training.run import TrainingPlan
+from noiseaudit.scoring import HeldOutOptions, Scores, rank_by_epoch, score_examples
+from noiseaudit.training.plan import TrainingPlan, make_plan
 
 __all__ = ["FAILURES", "Cell", "CellResults", "Job", "failed_cell", "run_cell"]
 
@@ -77,7 +77,7 @@ class Job:
         test: to measure accuracy on, if the cells retrain.
         detectors: those reported, and those that select what retraining leaves out or relabels.
         selectors: names of the latter.
-        folds: of the cross-validation.
+        held_out: how many trainings the held-out stages take.
         training: options of `make_plan` for the audit.
         retraining: the same for retraining, or None for none.
         advance: called after each step.
@@ -87,7 +87,7 @@ class Job:
     test: LabeledDataset | None
     detectors: Sequence[Detector]
     selectors: Sequence[str]
-    folds: int
+    held_out: HeldOutOptions
     training: Mapping[str, Any]
     retraining: Mapping[str, Any] | None
     advance: Callable[[], object]
@@ -124,9 +124,9 @@ def run_cell(job: Job, cell: Cell, folder: Path) -> CellResults:
     corruption = _inject(job.dataset, cell)
     noisy = corruption.dataset
     plan = make_plan(noisy, seed=cell.seed, **job.training)
-    config = {**plan.config(noisy), "cell_format": _FORMAT, "folds": job.folds}
+    config = {**plan.config(noisy), "cell_format": _FORMAT, "folds": job.held_out.folds}
     stored = _read_stored(folder, config)
-    made = {detector.name: repr(detector) for detector in job.detectors}  # options included
+    made = {detector.name: _settings(detector, job.held_out) for detector in job.detectors}
     kept = stored or {"rows": [], "detectors": {}}
     rows = [
         row for row in kept["rows"]
@@ -140,7 +140,12 @@ def run_cell(job: Job, cell: Cell, folder: Path) -> CellResults:
         shutil.rmtree(folder, ignore_errors=True)
         write_json(make_folder(folder) / "cell.json", {**kept, "config": config})
     scores = score_examples(
-        noisy, plan, job.detectors, folder, folds=job.folds, keep_trajectories=True
+        noisy,
+        plan,
+        job.detectors,
+        folder,
+        held_out_options=job.held_out,
+        keep_trajectories=True,
     )
     if not is_scored:
         rows = _evaluate(scores, corruption, cell, job.dataset.name)
@@ -149,6 +154,13 @@ def run_cell(job: Job, cell: Cell, folder: Path) -> CellResults:
         (folder / "training" / "checkpoint.pt").unlink(missing_ok=True)  # nothing goes on from it
     job.advance()
     return CellResults(rows, _retrain(job, cell, corruption, scores, folder))
+
+
+def _settings(detector: Detector, held_out: HeldOutOptions) -> str:
+    """A detector's options, and those of stages that may differ between calls on one folder."""
+    if "cscores" not in detector.needs:
+        return repr(detector)
+    return f"{detector!r} runs={held_out.runs} subset_ratio={held_out.subset_ratio}"
 
 
 def _read_stored(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
-from noiseaudit.training.run import TrainingPlan
+from noiseaudit.training.plan import TrainingPlan
 
 __all__ = [
     "RETRAIN_COLUMNS",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from noiseaudit.crossval import HeldOut, cross_validate
+from noiseaudit.cscore.estimate import draw_subsets, make_job
+from noiseaudit.cscore.plan import check_ratio
+from noiseaudit.cscore.result import CScores
+from noiseaudit.cscore.runs import Execution, run_cscores
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import (
     Detector,
@@ -21,32 +22,26 @@ from noiseaudit.detector import (
     create_detectors,
     training_statistics,
 )
-from noiseaudit.device import select_device
-from noiseaudit.errors import UsageError, check_name
+from noiseaudit.errors import UsageError
 from noiseaudit.evidence import Evidence
 from noiseaudit.ranking import Ranking
-from noiseaudit.seeding import isolated_torch_rng
-from noiseaudit.training.augment import Augmentation, parse_augmentation
+from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import (
-    MODELS,
     ModelFactory,
-    build_model,
-    choose_model,
-    choose_threads,
 )
-from noiseaudit.training.recipes import Recipe, resolve_recipe
+from noiseaudit.training.plan import TrainingPlan, check_training_options
+from noiseaudit.training.recipes import Recipe
 from noiseaudit.training.run import (
-    TrainingPlan,
     TrainingRun,
     run_training,
     statistics_by_epoch,
 )
 
 __all__ = [
+    "HeldOutOptions",
     "Scores",
     "check_options",
     "choose_detectors",
-    "make_plan",
     "rank_by_epoch",
     "score_examples",
 ]
@@ -56,6 +51,29 @@ logger = logging.getLogger(__name__)
 _TRAINING = "training"
 
 
+@dataclass(frozen=True)
+class HeldOutOptions:
+    """How many further trainings the stages take that predict examples unseen.
+
+    Attributes:
+        folds: of the cross-validation.
+        runs: models of the C-scores.
+        subset_ratio: share of the data that each of those trains on.
+    """
+
+    folds: int = 4
+    runs: int = 10
+    subset_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise UsageError(f"runs must be at least 1; got {self.runs}")
+        check_ratio(self.subset_ratio)
+
+
+_DEFAULT_HELD_OUT = HeldOutOptions()
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """What the stages gave, and every detector's ranking.
@@ -63,14 +81,17 @@ class Scores:
     Attributes:
         run: the training run.
         held_out: the cross-validation, if a detector needed one.
+        cscores: the C-scores, if a detector needed them, and `cscore_seconds` of all their runs.
         rankings: by detector name, in the order asked for.
         seconds: by detector name: all that it cost, the stages it needs included.
     """
 
     run: TrainingRun
     held_out: HeldOut | None
+    cscores: CScores | None
     rankings: dict[str, Ranking]
     seconds: dict[str, float]
+    cscore_seconds: float | None = None
 
     @property
     def cross_validation_seconds(self) -> float | None:
@@ -92,16 +113,7 @@ def check_options(
     """
     if not choose_detectors(detectors):
         raise UsageError("detectors is empty; name at least one, or leave it out for all")
-    select_device(device)
-    if isinstance(model, str) and not model.startswith("torchvision:"):
-        check_name(model, ("auto", "torchvision:<name>", *MODELS), "model")
-    if isinstance(augmentation, str) and augmentation != "auto":
-        parse_augmentation(augmentation)
-    if not isinstance(recipe, Recipe):
-        valid = {field.name for field in fields(Recipe)}
-        for name in recipe or {}:
-            check_name(name, valid, "field of Recipe")
-        replace(Recipe(epochs=1), **(recipe or {}))
+    check_training_options(model, device, augmentation, recipe)
 
 
 def choose_detectors(names: Sequence[str | Detector] | None) -> list[Detector]:
@@ -110,49 +122,13 @@ def choose_detectors(names: Sequence[str | Detector] | None) -> list[Detector]:
     return chosen if names is not None else [d for d in chosen if set(d.needs) <= {"training"}]
 
 
-def make_plan(
-    dataset: LabeledDataset,
-    *,
-    model: str | ModelFactory = "auto",
-    epochs: int | None = None,
-    augmentation: str | Augmentation = "auto",
-    recipe: Recipe | Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-) -> TrainingPlan:
-    """Settle everything that training depends on.
-
-    Raises:
-        UsageError: for an option that does not exist or does not fit the data.
-    """
-    torch_device = select_device(device)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1; got {threads}")
-    if model == "auto":
-        model = choose_model(dataset.input_shape, torch_device.type)
-    with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
-        network = build_model(model, dataset.input_shape, dataset.num_classes)
-    settled = resolve_recipe(model, dataset, recipe, epochs=epochs, augmentation=augmentation)
-    if threads is None and model in MODELS and torch_device.type == "cpu":
-        threads = choose_threads(network, dataset.input_shape, settled.batch_size)
-    return TrainingPlan(
-        model=model,
-        recipe=settled,
-        seed=seed,
-        device=torch_device,
-        threads=threads or torch.get_num_threads(),
-        structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
-    )
-
-
 def score_examples(
     dataset: LabeledDataset,
     plan: TrainingPlan,
     detectors: Sequence[Detector],
     folder: Path,
     *,
-    folds: int = 4,
+    held_out_options: HeldOutOptions = _DEFAULT_HELD_OUT,
     resume: bool = True,
     keep_trajectories: bool = False,
     progress: bool = False,
@@ -188,7 +164,18 @@ def score_examples(
         shutil.rmtree(folder / "crossval", ignore_errors=True)
     if any("pred_probs" in detector.needs for detector in detectors):
         held_out = cross_validate(
-            dataset, plan, folder / "crossval", folds=folds, progress=progress
+            dataset, plan, folder / "crossval", folds=held_out_options.folds, progress=progress
+        )
+    cscores, cscore_seconds = None, None
+    if any("cscores" in detector.needs for detector in detectors):
+        subsets = draw_subsets(dataset, held_out_options.subset_ratio, "balanced", plan.seed)
+        cscores, cscore_seconds = run_cscores(
+            make_job(dataset, subsets, dict.fromkeys(subsets, plan)),
+            folder / "cscores",
+            runs=held_out_options.runs,
+            execution=Execution(),
+            resume=resume,
+            progress=progress,
         )
     evidence = _evidence(
         dataset,
@@ -196,11 +183,13 @@ def score_examples(
         statistics=run.statistics,
         correct_history=run.correct_history,
         pred_probs=None if held_out is None else held_out.pred_probs,
+        cscores=None if cscores is None else cscores.arrays(),
     )
     stages = {
         "training": run.training_seconds,
         "watching": run.training_seconds + run.watching_seconds,
         "pred_probs": 0.0 if held_out is None else sum(held_out.seconds),
+        "cscores": cscore_seconds or 0.0,
     }
     rankings, seconds = {}, {}
     for detector in detectors:
@@ -208,7 +197,7 @@ def score_examples(
         rankings[detector.name] = detector.rank(evidence)
         own = time.perf_counter() - began
         seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
-    return Scores(run, held_out, rankings, seconds)
+    return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds)
 
 
 def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evidence:

@@ -5,8 +5,8 @@ import torch
 from noiseaudit.crossval import assign_folds, cross_validate
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import ManifestMismatchError, UsageError
+from noiseaudit.training.plan import TrainingPlan
 from noiseaudit.training.recipes import Recipe
-from noiseaudit.training.run import TrainingPlan
 
 
 def vectors(n=90, seed=0):

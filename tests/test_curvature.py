@@ -21,12 +21,13 @@ from noiseaudit.loss_curvature import (
     squared_trace,
     squared_trace_piecewise_linear,
 )
-from noiseaudit.scoring import make_plan, score_examples
+from noiseaudit.scoring import score_examples
 from noiseaudit.seeding import derive_seed
 from noiseaudit.training import clean_pass
 from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.models import build_model
+from noiseaudit.training.plan import make_plan
 
 SIDE = 5  # of the tiny inputs: few enough for every vector of signs
 

@@ -15,7 +15,7 @@ from noiseaudit.retraining import (
     split_off_test,
     summarise_arms,
 )
-from noiseaudit.scoring import make_plan
+from noiseaudit.training.plan import make_plan
 
 NOISY = [0, 0, 1, 1, 2, 2]
 SUGGESTED = [0, 1, 1, 0, 2, 2]

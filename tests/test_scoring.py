@@ -3,7 +3,8 @@ import pytest
 
 import noiseaudit as na
 from noiseaudit.errors import OutputError
-from noiseaudit.scoring import make_plan, rank_by_epoch, score_examples
+from noiseaudit.scoring import rank_by_epoch, score_examples
+from noiseaudit.training.plan import make_plan
 
 
 def vectors(n=60, seed=0):

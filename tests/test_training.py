@@ -21,8 +21,9 @@ from noiseaudit.training.clean_pass import CleanPass
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
+from noiseaudit.training.plan import TrainingPlan
 from noiseaudit.training.recipes import OPTIMIZERS, SCHEDULES, Recipe, default_recipe
-from noiseaudit.training.run import TrainingPlan, run_training
+from noiseaudit.training.run import run_training
 
 CPU = torch.device("cpu")
 

@@ -8,6 +8,7 @@ import typer
 
 from noiseaudit import __version__
 from noiseaudit.cli.audit import audit
+from noiseaudit.cli.cscores import cscores
 from noiseaudit.cli.detectors import detectors
 from noiseaudit.cli.experiment import experiment
 from noiseaudit.cli.report import report
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command()(experiment)
+app.command()(cscores)
 app.command()(report)
 app.command()(detectors)
 

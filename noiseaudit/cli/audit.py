@@ -30,6 +30,8 @@ def audit(
         typer.Option(help="Names joined by commas (default: all that one training run serves)."),
     ] = None,
     folds: options.Folds = 4,
+    runs: options.CScoreRuns = 10,
+    subset_ratio: options.SubsetRatio = 0.5,
     model: options.Model = "auto",
     epochs: options.Epochs = None,
     seed: options.Seed = 0,
@@ -110,6 +112,8 @@ def audit(
             out=out,
             detectors=options.names(detectors),
             folds=folds,
+            runs=runs,
+            subset_ratio=subset_ratio,
             model=model,
             epochs=epochs,
             augmentation=augmentation,
@@ -175,7 +179,7 @@ def _print_summary(report: AuditReport, out: Path) -> None:
             str(item.rank), str(item.sample_id), item.given_label, item.suggested_label,
             f"{item.suspicion:.3f}", item.reason,
         )[: 5 + has_room]  # fmt: skip
-        suspects.add_row(*(Text(_printable(cell)) for cell in cells))
+        suspects.add_row(*(Text(options.printable(cell)) for cell in cells))
     classes = Table(title="Labels that look wrong, by class", title_justify="left")
     for name in ("class", "examples", "look wrong", "share"):
         classes.add_column(name, justify="left" if name == "class" else "right")
@@ -183,7 +187,7 @@ def _print_summary(report: AuditReport, out: Path) -> None:
     for entry in by_issues[:_SHOWN]:
         share = f"{entry.issues / entry.examples:.1%}"
         classes.add_row(
-            Text(_printable(entry.name)), f"{entry.examples:,}", f"{entry.issues:,}", share
+            Text(options.printable(entry.name)), f"{entry.examples:,}", f"{entry.issues:,}", share
         )
     console.print(suspects, classes, sep="\n")
     if len(by_issues) > _SHOWN:
@@ -191,9 +195,3 @@ def _print_summary(report: AuditReport, out: Path) -> None:
     console.print(Text(f"\n{document.headline}"))
     for name, path in _files(report, out).items():
         console.print(Text(f"{name:<9}{path}"), soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Text without what would move a terminal's cursor or not encode."""
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
-    return shown.encode("utf-8", "replace").decode("utf-8")

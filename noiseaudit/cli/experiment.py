@@ -32,6 +32,8 @@ def experiment(
         str | None, typer.Option(help="Names joined by commas (default: all).")
     ] = None,
     folds: options.Folds = 4,
+    runs: options.CScoreRuns = 10,
+    subset_ratio: options.SubsetRatio = 0.5,
     retrain: Annotated[
         bool,
         typer.Option(
@@ -123,6 +125,8 @@ def experiment(
             out=out,
             detectors=options.names(detectors),
             folds=folds,
+            runs=runs,
+            subset_ratio=subset_ratio,
             retrain=changes or retrain,
             retrain_by=selectors,
             test=test,

@@ -45,6 +45,12 @@ Model = Annotated[
 Folds = Annotated[
     int, typer.Option(min=2, help="Folds of the cross-validation, where a detector needs one.")
 ]
+CScoreRuns = Annotated[
+    int, typer.Option(min=1, help="Models of the C-scores, where a detector needs them.")
+]
+SubsetRatio = Annotated[
+    float, typer.Option(help="Share of the data that each of those models trains on.")
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
 Augmentation = Annotated[
     str, typer.Option(help="auto, none, or crop, flip and affine joined by commas.")
@@ -73,3 +79,9 @@ def numbers(text: str, kind: Callable[[str], _Number], option: str) -> list[_Num
         return [kind(word) for word in names(text) or []]
     except ValueError as error:
         raise UsageError(f"{option} takes numbers joined by commas; got {text!r}") from error
+
+
+def printable(text: str) -> str:
+    """Text without what would move a terminal's cursor or not encode."""
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return shown.encode("utf-8", "replace").decode("utf-8")

@@ -84,7 +84,7 @@ def train(
     }  # fmt: skip
     if checkpoint is not None and checkpoint.exists():
         history = load_checkpoint(checkpoint, **state)
-    steps = min(math.ceil(len(inputs) / recipe.batch_size), max(1, len(inputs) // 2))
+    steps = recipe.steps(len(inputs))
     with tqdm(
         total=recipe.epochs * steps, initial=len(history) * steps, desc="training", unit="batch",
         disable=None if progress else True, dynamic_ncols=True,
@@ -118,9 +118,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     began = time.perf_counter()
     order = generator(seed, "data-order", epoch).permutation(len(inputs))
-    # Batches of equal size within one, none of a single example: batch norm could not take it.
-    steps = min(math.ceil(len(order) / recipe.batch_size), max(1, len(order) // 2))
-    batches = np.array_split(order, steps)
+    batches = np.array_split(order, recipe.steps(len(order)))
     randomness = torch_generator(seed, "augmentation", epoch, device=inputs.device)
     totals = torch.zeros(2, dtype=torch.float64, device=inputs.device)
     model.train()

@@ -73,6 +73,13 @@ class Recipe:
         if not self.weight_decay >= 0:
             raise UsageError(f"weight_decay must not be negative; got {self.weight_decay}")
 
+    def steps(self, n: int) -> int:
+        """Batches an epoch of n examples is split into, none of a single example.
+
+        They are of equal size within one; batch normalisation could not take a single example.
+        """
+        return min(math.ceil(n / self.batch_size), max(1, n // 2))
+
     def rate_at(self, progress: float) -> float:
         """Learning rate after the share `progress` in [0, 1] of all steps."""
         if self.schedule == "constant":
@@ -176,6 +183,7 @@ def resolve_recipe(
     *,
     epochs: int | None = None,
     augmentation: str | Augmentation = "auto",
+    examples: int | None = None,
 ) -> Recipe:
     """A whole recipe from what a user said about it.
 
@@ -185,6 +193,7 @@ def resolve_recipe(
         recipe: a whole one, or fields to change in the model's default one.
         epochs: instead of the default number.
         augmentation: "auto", or what `parse_augmentation` takes.
+        examples: how many of the data set's are trained on; default all.
 
     Raises:
         UsageError: if epochs or augmentation stand beside a whole recipe, or pictures are to be
@@ -204,5 +213,6 @@ def resolve_recipe(
         else:
             augmentation = parse_augmentation(augmentation)
     name = model if isinstance(model, str) else "a factory of the user's"
-    chosen = default_recipe(name, len(dataset), augmentation=augmentation, epochs=epochs)
+    n = len(dataset) if examples is None else examples
+    chosen = default_recipe(name, n, augmentation=augmentation, epochs=epochs)
     return replace(chosen, **(recipe or {}))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from noiseaudit._io import NPZ_ERRORS, atomic_file, make_folder, read_npz, write_npz
@@ -23,11 +22,11 @@ from noiseaudit.observers import StatisticsObserver
 from noiseaudit.outputs import Statistic
 from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
-from noiseaudit.training.models import ModelFactory, build_model
-from noiseaudit.training.recipes import Recipe
+from noiseaudit.training.models import build_model
+from noiseaudit.training.plan import TrainingPlan
 from noiseaudit.watching import Observer
 
-__all__ = ["TrainingPlan", "TrainingRun", "Watcher", "run_training", "statistics_by_epoch"]
+__all__ = ["TrainingRun", "Watcher", "run_training", "statistics_by_epoch"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,51 +36,6 @@ Watcher = Callable[[NDArray[np.int64], int], Observer]
 _MANIFEST = "manifest.json"  # of a finished run
 _BEGUN = "begun.json"  # what an unfinished one records
 _CURVE = "confidence"
-_FORMAT = 1  # raise it when a stored statistic changes its meaning
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Everything that a training run's result depends on, beside the data.
-
-    Attributes:
-        model: a name of `training.models`, or a factory from (input_shape, num_classes).
-        recipe: how to train.
-        seed: of all randomness.
-        device: where.
-        threads: CPU threads; sums over another number differ in the last bits.
-        structure: digest of the network that the model builds, since two factories may share
-            their name.
-    """
-
-    model: str | ModelFactory
-    recipe: Recipe
-    seed: int
-    device: torch.device
-    threads: int
-    structure: str = ""
-
-    @property
-    def model_name(self) -> str:
-        """The model's name, or the factory's qualified one."""
-        if isinstance(self.model, str):
-            return self.model
-        kind = self.model if hasattr(self.model, "__qualname__") else type(self.model)
-        return f"{kind.__module__}.{kind.__qualname__}"
-
-    def config(self, dataset: LabeledDataset) -> dict[str, Any]:
-        """What a stored result must agree with to be reused or gone on with."""
-        return {
-            "format": _FORMAT,
-            "dataset": dataset.fingerprint,
-            "model": self.model_name,
-            "structure": self.structure,
-            "recipe": self.recipe.to_dict(),
-            "seed": self.seed,
-            "device": self.device.type,
-            "threads": self.threads,
-            "torch": torch.__version__,
-        }
 
 
 @dataclass(frozen=True, eq=False)
