@@ -35,12 +35,22 @@ def machine() -> dict[str, Any]:
 def save(name: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    text = json.dumps({"machine": machine(), **results}, indent=2, allow_nan=False)
+    told = _plain({"machine": machine(), **results})
+    text = json.dumps(told, indent=2, allow_nan=False)
     # A list of plain values on one line: these files are read by people too.
     text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + re.sub(r"\n\s*", " ", m[1]) + "]", text)
     path.write_text(text + "\n")
     print(f"wrote {path}")
     return path
+
+
+def _plain(value: Any) -> Any:
+    """NaN becomes null: what could not be measured."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def interval(values: list[float]) -> dict[str, float]:
