@@ -83,12 +83,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "agreement": [Setup("mnist", MLP, None, 0.1, 100)],
-        "integral": [Setup("mnist", MLP, None, None, 20)],
+        "integral": [Setup("mnist", MLP, None, None, 10)],
         "detection": [Setup("mnist", MLP, None, 0.5, 4)],
         "dynamics": [
-            Setup("cifar10", {**CNN, "epochs": 16}),
+            Setup("cifar10", {**CNN, "epochs": 40}),
             Setup("mnist", {**MLP, "augmentation": "none"}),
-            Setup("cifar100", {**CNN, "epochs": 16}),
+            Setup("cifar100", {**CNN, "epochs": 40}),
         ],
         "learning": [Setup("cifar10", {**CNN, "epochs": 12}, 15_000)],
         "seeds": (0, 1, 2),
