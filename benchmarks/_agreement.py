@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import noiseaudit as na
+from noiseaudit._io import read_npz, write_npz
 from noiseaudit.cscore.estimate import prepare
 from noiseaudit.cscore.plan import SubsetPlan
 from noiseaudit.cscore.reduce import Reducer
@@ -22,14 +24,18 @@ from noiseaudit.label_noise import flip_pair, flip_uniform
 RATES = {"uniform": 0.1, "pair": 0.2}
 DETECTORS = ("cscore", "memorization", "cumulative_loss", "self_confidence", "normalized_margin")
 LOWEST = 0.01
+LOOKS = (4, 8, 10, 20, 50, 100)
 
 
-def published(name: str, options: argparse.Namespace, labels: np.ndarray) -> np.ndarray | None:
-    """The scores of `cscores_<name>.npz` in the data folder, where there are any."""
-    path = None if options.data_root is None else options.data_root / f"cscores_{name}.npz"
+def published(data: na.LabeledDataset, options: argparse.Namespace) -> np.ndarray | None:
+    """The scores of `cscores_<name>.npz` in the data folder, of these rows, where there are any."""
+    path = options.data_root and options.data_root / f"cscores_{data.name}.npz"
     if path is None or not path.exists():
         return None
-    return na.load_cscores(path, labels).scores
+    found = na.load_cscores(path)
+    if not np.array_equal(found.labels[data.ids], data.labels):
+        raise SystemExit(f"{path} is of other labels")
+    return found.scores[data.ids]
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -46,12 +52,11 @@ def agreement(setup: Any, scheme: str, seed: int, options: argparse.Namespace) -
         "workers": options.workers, "out": options.out / f"{setup.name}_{scheme}_{seed}",
         **setup.training,
     }  # fmt: skip
-    began = time.perf_counter()
     na.estimate_cscores(data, runs=setup.runs, progress=True, **how)
-    seconds = time.perf_counter() - began
-    truth, curve = published(setup.source, options, data.labels), []
-    block = SubsetPlan(data.labels, setup.ratio, scheme).block
-    for runs in looks(setup.runs, block):
+    seconds = json.loads((how["out"] / "manifest.json").read_text())["results"]["training_seconds"]
+    truth, curve = published(data, options), []
+    sweep = SubsetPlan(data.labels, setup.ratio, scheme).sweep
+    for runs in sorted({*looks(setup.runs, sweep), *LOOKS} & set(range(setup.runs + 1))):
         found = na.estimate_cscores(data, runs=runs, **how)
         row = dict(found.agreement[-1])
         scored = found.holdout_counts > 0
@@ -64,7 +69,7 @@ def agreement(setup: Any, scheme: str, seed: int, options: argparse.Namespace) -
         curve.append(row)
     return {
         "setup": setup.name, "ratio": setup.ratio, "scheme": scheme, "seed": seed,
-        "runs": setup.runs, "seconds": seconds, "curve": curve,
+        "runs": setup.runs, "core_seconds": seconds, "curve": curve,
     }  # fmt: skip
 
 
@@ -94,7 +99,7 @@ def detection(setup: Any, noise: str, seed: int, options: argparse.Namespace) ->
     return {"setup": setup.name, "noise": noise, "seed": seed, "runs": setup.runs, "found": found}
 
 
-def memory(runs: int, examples: int, _: argparse.Namespace) -> dict[str, Any]:
+def memory(runs: int, examples: int, options: argparse.Namespace) -> dict[str, Any]:
     """Adding up as many shards: their content is made up, the sums are the real ones."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 1_000, examples)
@@ -104,11 +109,14 @@ def memory(runs: int, examples: int, _: argparse.Namespace) -> dict[str, Any]:
     job = replace(prepare(data, subset_ratio=0.7, model="mlp", epochs=1), keep_probs=False)
     losses = random.random(examples).astype(np.float16)
     shard = Shard(0.7, 0, losses < 0.5, losses, -losses, np.empty((0, 1_000), np.float16), 1.0)
+    path = options.out / "shard.npz"
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_npz(path, shard.to_arrays())  # one file, read as often: 2,000 of them are 11 GB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     reducer = Reducer(job)
     for index in range(runs):
-        reducer.add(replace(shard, index=index))
+        reducer.add(Shard.from_arrays(0.7, index, read_npz(path)))
     found = reducer.result()
     return {
         "runs": runs, "examples": examples, "seconds": time.perf_counter() - began,

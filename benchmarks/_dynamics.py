@@ -29,18 +29,15 @@ WIDTH = 0.05  # of a group of scores: the papers' Figure 7a
 EQUAL = 400  # examples of each group in Appendix F
 
 
-def truth_of(setup: Any, options: argparse.Namespace, data: na.LabeledDataset) -> np.ndarray:
+def truth_of(options: argparse.Namespace, data: na.LabeledDataset) -> np.ndarray:
     """Published scores of the rows of `data`; on a source without any, random ones."""
-    whole = na.load(setup.source, data_root=options.data_root)
-    scores = published(setup.source, options, whole.labels)
-    if scores is None:
-        scores = np.random.default_rng(0).random(len(whole))
-    return scores[data.ids]
+    scores = published(data, options)
+    return np.random.default_rng(0).random(len(data)) if scores is None else scores
 
 
 def dynamics(setup: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     data = na.load(setup.source, data_root=options.data_root, limit=setup.limit)
-    truth = truth_of(setup, options, data)
+    truth = truth_of(options, data)
     kinds = na.detector_types().values()
     detectors = na.create_detectors(k.name for k in kinds if set(k.needs) == {"training"})
     plan = make_plan(data, seed=seed, threads=options.threads, **setup.training)
@@ -90,7 +87,7 @@ def learning(
     whole = na.load(setup.source, data_root=options.data_root, split="all")
     whole, test = split_off_test(whole)
     data = na.load(whole, limit=setup.limit)
-    truth = truth_of(setup, options, data)
+    truth = truth_of(options, data)
     groups = np.minimum((truth / WIDTH).astype(int), round(1 / WIDTH) - 1)
     random = np.random.default_rng(0)
     equal = np.concatenate([

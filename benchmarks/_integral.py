@@ -7,7 +7,7 @@ rank correlation of each ratio with the integral, mean and deviation by class, g
 from __future__ import annotations
 
 import argparse
-import time
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,21 @@ KENDALL = 10_000  # examples: more take minutes and change nothing
 def integral(setup: Any, options: argparse.Namespace) -> dict[str, Any]:
     data = na.load(setup.source, data_root=options.data_root, limit=setup.limit)
     folder = options.out / f"integral_{setup.name}"
-    began = time.perf_counter()
     found = na.estimate_cscores(
         data, subset_ratio="integral", runs=setup.runs, out=folder, progress=True,
         threads=options.threads, workers=options.workers, **setup.training,
     )  # fmt: skip
-    seconds = time.perf_counter() - began
+    seconds = json.loads((folder / "manifest.json").read_text())["results"]["training_seconds"]
     ratios = [f"{ratio:g}" for ratio in found.ratios]
     some = np.random.default_rng(0).permutation(len(found))[:KENDALL]
-    truth = published(setup.source, options, data.labels)
+    truth = published(data, options)
     edges = np.linspace(0, 1, BINS + 1)
     which = np.clip(np.digitize(found.scores, edges) - 1, 0, BINS - 1)
     present = np.unique(which)
     by_bin = np.array([found.scores_by_ratio[:, which == bin_].mean(axis=1) for bin_ in present])
     own = [found.scores[data.labels == label] for label in range(data.num_classes)]
     row = {
-        "setup": setup.name, "runs": setup.runs, "seconds": seconds,
+        "setup": setup.name, "runs": setup.runs, "core_seconds": seconds,
         "agreement": found.agreement[-1],
         "spearman_with_integral": {
             ratio: float(spearmanr(scores, found.scores).statistic)

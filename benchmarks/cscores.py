@@ -65,7 +65,7 @@ RESNET = {
     "recipe": {"schedule": "stagewise", "weight_decay": 5e-4, "bfloat16": True},
 }
 INCEPTION = {"model": "inception", "recipe": {"bfloat16": True}}
-DIGITS = Setup("digits", {"model": "mlp", "epochs": 3}, 200, 0.5, 6)
+DIGITS = Setup("digits", {"model": "mlp", "epochs": 3}, 200, 0.5, 10)
 # The rates of the paper's Table 3, under its stagewise schedule and constant, and Adam.
 RECIPES: dict[str, dict[str, Any]] = {
     "triangular": {},
@@ -92,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         ],
         "learning": [Setup("cifar10", {**CNN, "epochs": 12}, 15_000)],
         "seeds": (0, 1, 2),
-        "batching": (60_000, 64, 7),
+        "batching": (60_000, 64, 15),
         "memory": (2_000, 1_300_000),
     },
     "gpu": {
@@ -105,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dynamics": [Setup("cifar10", {**RESNET, "epochs": 60})],
         "learning": [Setup("cifar10", {**RESNET, "epochs": 60})],
         "seeds": (0,),
-        "batching": (60_000, 256, 5),
+        "batching": (60_000, 256, 15),
         "memory": (20, 1_300_000),
     },
 }  # fmt: skip
@@ -114,7 +114,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def shrunk(setup: Setup) -> Setup:
     """The same kind of run in seconds."""
     training = {**setup.training, "epochs": 2, "model": "mlp"}
-    return dataclasses.replace(setup, source="digits", limit=200, runs=4, training=training)
+    return dataclasses.replace(setup, source="digits", limit=200, runs=10, training=training)
 
 
 def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:

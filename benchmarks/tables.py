@@ -36,6 +36,15 @@ SETTINGS = (  # what the README calls it, task, noise, published %
     ("CIFAR-10N worst (40%)", "cifar10n", "CIFAR-10N worst", ""),
 )
 STEPS = (0.001, 0.003, 0.01, 0.03, 0.1)
+AGREEMENT_RUNS = (20, 50, 100)
+DYNAMICS = {
+    "cscores_dynamics_cifar10": "CIFAR-10, 50,000, `cnn`",
+    "cscores_dynamics_mnist": "MNIST, 60,000, `mlp`",
+}
+STATISTICS = (
+    "cumulative_confidence", "area_under_margin", "cumulative_loss", "cumulative_accuracy",
+    "cumulative_max_confidence", "forgetting_events",
+)  # fmt: skip
 ARMS = ("noisy", "clean", "random_removal", "remove", "relabel")
 
 
@@ -137,6 +146,69 @@ def memorization() -> str:
         "cosine, published",
     ]  # fmt: skip
     return table(header, rows)
+
+
+def cscores_agreement() -> str:
+    """Growing numbers of models: how well they agree with each other and with the published."""
+    found = load("cscores_agreement")["rows"]
+    rows = []
+    for scheme in ("balanced", "iid"):
+        members = [row["curve"] for row in found if row["scheme"] == scheme]
+        for runs in AGREEMENT_RUNS:
+            own = [point for curve in members for point in curve if point["runs"] == runs]
+            if not own:
+                continue
+            names = (
+                "split_half_hard", "split_half_soft", "split_half_margin", "top_overlap",
+                "published_scores", "lowest_scores",
+            )  # fmt: skip
+            cells = [plain([point[name] for point in own]) for name in names]
+            rows.append([scheme, str(runs), *cells])
+    header = [
+        "subsets", "models", "hard", "soft", "margin", "1% lowest in common",
+        "hard and published", "1% lowest in common with it",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def cscores_detection() -> str:
+    """C-scores as detectors, with as many trainings as cleanlab."""
+    found = load("cscores_detection")["rows"]
+    columns = (
+        "cscore at 0.75", "cscore at 0.5", "memorization at 0.5", "self_confidence",
+        "normalized_margin", "cumulative_loss",
+    )  # fmt: skip
+    rows = []
+    for noise, told in (("uniform", "uniform 10%"), ("pair", "pair 20%")):
+        members = [row["found"] for row in found if row["noise"] == noise]
+        cells = [
+            f"{percent([row[name]['auroc'] for row in members])} / "
+            f"{percent([row[name]['average_precision'] for row in members], 1).split(' ')[0]}"
+            for name in columns
+        ]
+        rows.append([told, *cells])
+    return table(["AUROC / AP %", *(f"`{name}`" for name in columns)], rows)
+
+
+def cscores_dynamics() -> str:
+    """One run's statistics beside published C-scores, after the last epoch."""
+    rows = []
+    for name, told in DYNAMICS.items():
+        members = load(name)["rows"]
+        cells = [
+            plain([row["spearman"][statistic][-1] for row in members]) for statistic in STATISTICS
+        ]
+        seconds = sum(row["seconds"] for row in members) / len(members)
+        epochs = str(members[0]["epochs"])
+        rows.append([told, epochs, f"{seconds:.0f}", *cells])
+    return table(["Spearman", "epochs", "seconds", *(f"`{name}`" for name in STATISTICS)], rows)
+
+
+def plain(values: list[float]) -> str:
+    """Mean with the half width of its interval, as a number."""
+    found = interval(values)
+    text = f"{found['mean']:.3f}"
+    return text if len(values) < 2 else f"{text} ± {found['half_width_95']:.3f}"
 
 
 def detection() -> str:

@@ -93,8 +93,9 @@ def curvature(
     device = torch.device("cpu") if first is None else first.device
     like = None if scaled_like is None else Inputs(scaled_like, device)
     inputs = Inputs(dataset, device, scaled_like=like)
-    inputs.mean = _normalisation(inputs.mean, mean, "mean")
-    inputs.std = _normalisation(inputs.std, std, "std")
+    inputs.scale = (
+        _normalisation(inputs.mean, mean, "mean"), _normalisation(inputs.std, std, "std")
+    )  # fmt: skip
     if not bool((inputs.std > 0).all()):
         raise UsageError("std must be positive")
     view = CleanPass(model, inputs)

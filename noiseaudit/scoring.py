@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.cscore.estimate import draw_subsets, make_job
-from noiseaudit.cscore.plan import check_ratio
+from noiseaudit.cscore.plan import as_fraction
 from noiseaudit.cscore.result import CScores
 from noiseaudit.cscore.runs import Execution, run_cscores
 from noiseaudit.dataset import LabeledDataset
@@ -68,7 +69,13 @@ class HeldOutOptions:
     def __post_init__(self) -> None:
         if self.runs < 1:
             raise UsageError(f"runs must be at least 1; got {self.runs}")
-        check_ratio(self.subset_ratio)
+        as_fraction(self.subset_ratio)
+
+    @property
+    def least_runs(self) -> int:
+        """Models after which every example was held out by one and trained on by another."""
+        ratio = as_fraction(self.subset_ratio)
+        return max(math.ceil(1 / (1 - ratio)), math.ceil(1 / ratio))
 
 
 _DEFAULT_HELD_OUT = HeldOutOptions()
@@ -145,6 +152,12 @@ def score_examples(
         dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
         plan.recipe.epochs, plan.recipe.augmentation, plan.device.type, plan.threads,
     )  # fmt: skip
+    needs_cscores = any("cscores" in detector.needs for detector in detectors)
+    if needs_cscores and held_out_options.runs < held_out_options.least_runs:
+        raise UsageError(
+            f"{held_out_options.runs} runs at subset ratio {held_out_options.subset_ratio:g} leave "
+            f"examples without a C-score; use --runs {held_out_options.least_runs} or more"
+        )
     run = run_training(
         dataset,
         plan,
@@ -167,7 +180,7 @@ def score_examples(
             dataset, plan, folder / "crossval", folds=held_out_options.folds, progress=progress
         )
     cscores, cscore_seconds = None, None
-    if any("cscores" in detector.needs for detector in detectors):
+    if needs_cscores:
         subsets = draw_subsets(dataset, held_out_options.subset_ratio, "balanced", plan.seed)
         cscores, cscore_seconds = run_cscores(
             make_job(dataset, subsets, dict.fromkeys(subsets, plan)),

@@ -44,6 +44,8 @@ def test_readme_tables_are_what_the_results_give():
         ("detection.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "gpu", "--parts", "table", "--smoke", "--threads", "1"]),
+        ("cscores.py", ["--preset", "smoke", "--workers", "1"]),
+        ("cscores.py", ["--preset", "gpu", "--parts", "agreement,dynamics", "--smoke"]),
         (
             "detection.py",
             ["--preset", "gpu", "--tasks", "gpu_cifar10n,gpu_cifar100_200", "--smoke"],

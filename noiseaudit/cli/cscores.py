@@ -30,8 +30,8 @@ def cscores(
     subset_ratio: Annotated[
         str | None,
         typer.Option(
-            help="Share of the data each model trains on; several joined by commas, or "
-            "'integral' for 0.1 to 0.9 (default: the papers' for named data sets, else 0.5)."
+            help="Share of the data each model trains on, a whole percentage; several joined by "
+            "commas, or 'integral': 0.1 to 0.9 (default: the papers' where there is one, else 0.5)."
         ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Models at each ratio.")] = 100,
@@ -41,7 +41,9 @@ def cscores(
     until_stable: Annotated[
         bool,
         typer.Option(
-            "--until-stable", help=f"Stop once halves of the runs agree: Spearman {_STABLE}."
+            "--until-stable",
+            help=f"Stop once halves of the runs agree: Spearman {_STABLE}, or nine in ten of the "
+            "1% lowest (of 2,000 examples or more).",
         ),
     ] = False,
     dry_run: Annotated[
@@ -73,7 +75,9 @@ def cscores(
     path_column: options.PathColumn = "path",
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
-    threads: options.Threads = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of one model's training (default: 1).")
+    ] = None,
     augmentation: options.Augmentation = "auto",
     resume: options.Resume = True,
     quiet: options.Quiet = False,
@@ -84,7 +88,8 @@ def cscores(
 
     Writes cscores.npz (scores, their errors and counts, held-out probabilities), agreement.csv and
     manifest.json into the output folder. Every model is kept there: stopped at any moment, the
-    same command goes on where it was, and more --runs or ratios add to what is there.
+    same command goes on where it was; with more --runs or other ratios it trains only what is
+    missing.
     """
     with session(quiet=quiet, debug=debug):
         from noiseaudit.cscore.estimate import (
@@ -132,7 +137,7 @@ def cscores(
             "device": device,
             "threads": threads,
         }
-        if out is None:
+        if dry_run or out is None:
             _print_costs(predict_cscore_cost(dataset, **plan), as_json=json)
             return
         found = estimate_cscores(
@@ -229,6 +234,10 @@ def _print_summary(found: CScores, dataset: LabeledDataset, out: Path) -> None:
     missing = found.to_frame()["scores"].isna().sum()
     if missing:
         console.print(f"{missing:,} examples were never held out and have no score")
+    if not last["split_half_soft"] >= -1:  # NaN
+        console.print(f"{last['runs']:.0f} models at each ratio: too few to compare halves of them")
+        console.print(Text(f"scores   {out / 'cscores.npz'}"), soft_wrap=True)
+        return
     console.print(
         f"{last['runs']:.0f} models at each ratio; soft scores of one half of them agree with the "
         f"other half's by {last['split_half_soft']:.3f} (Spearman), and share "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,19 @@ import numpy as np
 
 from noiseaudit._io import write_csv
 from noiseaudit.cscore.cost import CScoreCost, predict_cost
-from noiseaudit.cscore.plan import INTEGRAL, SCHEMES, SubsetPlan, check_ratio, default_ratio
+from noiseaudit.cscore.plan import INTEGRAL, SCHEMES, SubsetPlan, as_fraction, default_ratio
 from noiseaudit.cscore.result import CScores
 from noiseaudit.cscore.runs import Execution, run_cscores
+from noiseaudit.cscore.stack import can_stack
 from noiseaudit.cscore.worker import Job, models_at_once
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import select_device
 from noiseaudit.errors import UsageError, check_name
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
+from noiseaudit.seeding import isolated_torch_rng
 from noiseaudit.training.augment import Augmentation
-from noiseaudit.training.models import ModelFactory, choose_model
+from noiseaudit.training.models import ModelFactory, build_model, choose_model
 from noiseaudit.training.plan import TrainingPlan, check_training_options, make_plan
 from noiseaudit.training.recipes import Recipe
 from noiseaudit.workspace import output_folder
@@ -33,6 +36,8 @@ __all__ = [
     "predict_cscore_cost",
     "prepare",
 ]
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _RESULTS = ("cscores.npz", "agreement.csv")
@@ -64,7 +69,8 @@ def estimate_cscores(
 
     Algorithm 1 of Jiang, Zhang, Talwar & Mozer (ICML 2021), with subsets that hold out every
     example equally often unless `scheme` is "iid". Runs are kept in `out`: a second call with more
-    `runs` or further ratios adds to them, with fewer uses the first ones.
+    `runs` or further ratios trains only what is missing, with fewer uses the first ones. The result
+    is always of the ratios and runs asked for.
 
     Cost: `runs` trainings on the subset and a forward pass over all, at each ratio; memory O(n) for
     each ratio, beside the models in flight. `predict_cost` says what it will take.
@@ -72,14 +78,15 @@ def estimate_cscores(
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
         out: folder for runs and results; without it nothing is kept.
-        subset_ratio: share of the data that a model trains on; several give the mean over them, and
-            "integral" means 0.1 to 0.9. Default: the paper's for MNIST (0.1), CIFAR-10 (0.3),
-            CIFAR-100 (0.5) and ImageNet (0.7), else 0.5.
+        subset_ratio: share of the data that a model trains on, a whole percentage; several give the
+            mean over them, "integral" means 0.1 to 0.9. Default: the paper's for MNIST (0.1),
+            CIFAR-10 (0.3), CIFAR-100 (0.5) and ImageNet (0.7), else 0.5.
         runs: models at each ratio.
         scheme: "balanced" or "iid", see `cscore.plan.SubsetPlan`.
         model: "auto", a name, or a factory, as in `audit`.
         epochs: instead of the recipe's number.
-        augmentation: as in `audit`, but "auto" is none for `mlp`: several then train at a time.
+        augmentation: as in `audit`, but "auto" is none for `mlp` and whatever else is `Flatten`,
+            `Linear` and `ReLU` in a row: several of these then train at a time.
         recipe: fields of `Recipe` to change in the default one for as many examples as a subset
             has, or a whole one.
         seed: of all randomness.
@@ -90,7 +97,8 @@ def estimate_cscores(
         workers: of "processes"; default as many as cores allow.
         ray_address: of the caller's cluster, for "ray"; default the one on this machine.
         until_stable: stop before all `runs` once soft scores of one half of them agree with the
-            other half's by this Spearman correlation, or nine in ten of the 1% lowest are the same.
+            other half's by this Spearman correlation, or, of 2,000 examples or more, nine in ten of
+            the 1% lowest are the same.
         resume: go on with, or reuse, what `out` holds; False starts over.
         progress: show a bar on stderr when it is a terminal.
 
@@ -131,6 +139,7 @@ def estimate_cscores(
         "command": "cscores",
         "source": dataset.name,
         "config": {"dataset": dataset.fingerprint, "scheme": scheme, "seed": seed},
+        "class_names": list(dataset.class_names),
         "subset_ratios": list(job.subsets),
         "runs": runs,
         "versions": package_versions(),
@@ -141,6 +150,7 @@ def estimate_cscores(
             job, folder / "runs", runs=runs, execution=execution, resume=resume, progress=progress
         )
         if out is not None:
+            write_manifest(folder / "manifest.json", manifest)  # until all files are of one run
             found.save(folder / "cscores.npz")
             rows = found.agreement
             write_csv(folder / "agreement.csv", list(rows[0]), [list(row.values()) for row in rows])
@@ -150,6 +160,7 @@ def estimate_cscores(
                 "runs": done,
                 "never_held_out": int(np.isnan(found.scores).sum()),
                 "training_seconds": seconds,
+                "pred_probs": found.pred_probs is not None,
                 "models_at_once": {str(ratio): models_at_once(job, ratio) for ratio in job.subsets},
             }
             write_manifest(
@@ -181,8 +192,7 @@ def check_cscore_options(
     check_name(scheme, SCHEMES, "scheme")
     if runs < 1:
         raise UsageError(f"runs must be at least 1; got {runs}")
-    for ratio in _ratios(subset_ratio, ""):
-        check_ratio(ratio)
+    _ratios(subset_ratio, "")
     return Execution(executor, workers, ray_address, until_stable)
 
 
@@ -226,8 +236,11 @@ def prepare(
     torch_device = select_device(device)
     if model == "auto":
         model = choose_model(dataset.input_shape, torch_device.type)
-    if augmentation == "auto" and model == "mlp" and not isinstance(recipe, Recipe):
-        augmentation = "none"
+    if augmentation == "auto" and not isinstance(recipe, Recipe):
+        with isolated_torch_rng(seed, "weights"):
+            network = build_model(model, dataset.input_shape, dataset.num_classes)
+        if can_stack(network, dataset.input_shape, Recipe(epochs=1)):
+            augmentation = "none"
     if threads is None and torch_device.type == "cpu":
         threads = 1
     subsets = draw_subsets(dataset, subset_ratio, scheme, seed)
@@ -271,10 +284,10 @@ def _ratios(subset_ratio: float | Sequence[float] | str | None, name: str) -> li
     if isinstance(subset_ratio, str):
         check_name(subset_ratio, ("integral",), "subset ratio")
         return list(INTEGRAL)
-    ratios = [subset_ratio] if isinstance(subset_ratio, int | float) else list(subset_ratio)
+    ratios = list(np.atleast_1d(np.asarray(subset_ratio, dtype=np.float64)))
     if not ratios:
         raise UsageError("subset_ratio is empty; name at least one ratio")
-    return sorted({float(ratio) for ratio in ratios})
+    return sorted({float(as_fraction(float(ratio))) for ratio in ratios})
 
 
 def make_job(
@@ -284,4 +297,6 @@ def make_job(
 ) -> Job:
     """A job that keeps held-out probabilities where they are not too many."""
     keep_probs = len(dataset) * dataset.num_classes <= _PROBS
+    if not keep_probs:
+        logger.info("C-scores: held-out pred_probs are not kept, there would be too many")
     return Job(dataset, subsets, training, keep_probs)

@@ -7,11 +7,11 @@ what they hold does not depend on the executor.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 import joblib
+from joblib.externals.loky import get_reusable_executor
 
 from noiseaudit.cscore.worker import Job, Shard, Unit, run_unit
 from noiseaudit.errors import NoiseAuditError, check_name
@@ -26,8 +26,8 @@ _TRIES = 3  # of a pool in which nothing was finished
 
 
 def choose_workers(threads: int) -> int:
-    """As many processes as cores, each with `threads`."""
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    """As many processes, each with `threads`, as there are cores to use."""
+    return max(1, int(joblib.cpu_count()) // threads)
 
 
 def execute(
@@ -81,6 +81,9 @@ def _in_processes(job: Job, units: Sequence[Unit], workers: int) -> Iterator[lis
                     "Use fewer --workers"
                 ) from error
             logger.warning("a worker process died; what it was at is done again")
+        except BaseException:  # Ctrl-C too: workers must be gone before we say goodbye
+            get_reusable_executor().shutdown(kill_workers=True)
+            raise
         left = [unit for unit in left if unit not in done]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import ceil, isclose
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from noiseaudit.errors import UsageError, check_name
 from noiseaudit.seeding import generator
 
-__all__ = ["INTEGRAL", "SCHEMES", "SubsetPlan", "check_ratio", "default_ratio"]
+__all__ = ["INTEGRAL", "SCHEMES", "SubsetPlan", "as_fraction", "default_ratio"]
 
 SCHEMES = ("balanced", "iid")
 """How subsets are drawn: see `SubsetPlan`."""
@@ -23,14 +24,21 @@ INTEGRAL = tuple(tenth / 10 for tenth in range(1, 10))
 # Where one ratio agrees best with the integral: ICML 2021, Figure 4b and section 3.2.
 _PUBLISHED = {"mnist": 0.1, "cifar10": 0.3, "cifar100": 0.5, "imagenet": 0.7}
 _OTHER = 0.5
-_LONGEST_BLOCK = 100
 _LEAST_SUBSET = 2
 
 
-def check_ratio(ratio: float) -> None:
-    """Raise `UsageError` unless it is in (0, 1)."""
+def as_fraction(ratio: float) -> Fraction:
+    """A subset ratio as the fraction it stands for.
+
+    Raises:
+        UsageError: unless it is a whole percentage between 0 and 1.
+    """
     if not 0 < ratio < 1:
         raise UsageError(f"subset ratio must be between 0 and 1; got {ratio}")
+    percent = round(100 * ratio)
+    if not isclose(100 * ratio, percent, rel_tol=0, abs_tol=1e-4):
+        raise UsageError(f"subset ratio must be a whole percentage, such as 0.3; got {ratio}")
+    return Fraction(percent, 100)
 
 
 def default_ratio(name: str) -> float:
@@ -56,7 +64,7 @@ class SubsetPlan:
 
     Attributes:
         labels: (n,) int64 given labels.
-        ratio: share of the examples in a subset, in (0, 1).
+        ratio: share of the examples in a subset, a whole percentage in (0, 1).
         scheme: one of `SCHEMES`.
         seed: of the draws.
 
@@ -71,24 +79,27 @@ class SubsetPlan:
 
     def __post_init__(self) -> None:
         check_name(self.scheme, SCHEMES, "scheme")
-        check_ratio(self.ratio)
-        n = len(self.labels)
-        least = int(n * self.exact_ratio)
-        if not _LEAST_SUBSET <= least < n:
+        n, exact = len(self.labels), len(self.labels) * self.exact_ratio
+        if not (int(exact) >= _LEAST_SUBSET and ceil(exact) < n):
             raise UsageError(
-                f"subset ratio {self.ratio:g} of {n} examples is {least}; at least "
+                f"subset ratio {self.ratio:g} of {n} examples is {float(exact):g}; at least "
                 f"{_LEAST_SUBSET} must be trained on and one held out"
             )
 
     @cached_property
     def exact_ratio(self) -> Fraction:
         """The ratio as a fraction; its denominator is the length of a block."""
-        return Fraction(self.ratio).limit_denominator(_LONGEST_BLOCK)
+        return as_fraction(self.ratio)
 
     @property
     def block(self) -> int:
         """Models after which every example was held out equally often; 1 for "iid"."""
         return self.exact_ratio.denominator if self.scheme == "balanced" else 1
+
+    @property
+    def sweep(self) -> int:
+        """Models in which every example is held out once or more (1 for "iid", not assured)."""
+        return ceil(1 / (1 - self.exact_ratio)) if self.scheme == "balanced" else 1
 
     @property
     def size(self) -> int:

@@ -22,7 +22,7 @@ class Reducer:
     """Adds shards up; memory O(n) for each ratio, and (n, k) where probabilities are kept.
 
     Shards must be added in order of their index, so that sums do not depend on which was done
-    first. Models are dealt to two halves, block by block, for `agreement`.
+    first. Models are dealt to two halves, sweep by sweep, for `agreement`.
     """
 
     def __init__(self, job: Job) -> None:
@@ -34,7 +34,7 @@ class Reducer:
     def add(self, shard: Shard) -> None:
         """Take in what one model said."""
         plan = self._job.subsets[shard.ratio]
-        half = (shard.index // plan.block) % _HALVES
+        half = (shard.index // plan.sweep) % _HALVES
         self._sums[shard.ratio].add(plan.subset(shard.index), shard, half)
         self.seconds += shard.seconds
 
@@ -46,7 +46,7 @@ class Reducer:
         that both have in common. NaN until both halves have held out something.
         """
         means: list[Mapping[str, NDArray[np.float64]]] = [
-            _over_ratios([sums.means(slice(half, half + 1)) for sums in self._sums.values()])
+            _over_ratios([sums.held_out(slice(half, half + 1)) for sums in self._sums.values()])
             for half in range(_HALVES)
         ]
         seen = np.isfinite(means[0]["soft"]) & np.isfinite(means[1]["soft"])
@@ -63,7 +63,7 @@ class Reducer:
 
     def result(self) -> CScores:
         """The scores of all shards so far."""
-        by_ratio = [sums.means(slice(None)) for sums in self._sums.values()]
+        by_ratio = [sums.means() for sums in self._sums.values()]
         all_of = _over_ratios(by_ratio)
         counts = np.stack([sums.out_count.sum(axis=0) for sums in self._sums.values()])
         in_counts = np.stack([sums.in_count.sum(axis=0) for sums in self._sums.values()])
@@ -80,7 +80,7 @@ class Reducer:
             in_sample_soft_scores=all_of["in_soft"],
             in_sample_counts=in_counts.sum(axis=0),
             holdout_counts=counts.sum(axis=0),
-            pred_probs=self._pred_probs(),
+            pred_probs=self._pred_probs(all_of["soft"]),
             ratios=np.array(list(self._sums)),
             scores_by_ratio=np.stack([means["hard"] for means in by_ratio]),
             soft_scores_by_ratio=np.stack([means["soft"] for means in by_ratio]),
@@ -88,12 +88,14 @@ class Reducer:
             agreement=tuple(self.curve),
         )
 
-    def _pred_probs(self) -> NDArray[np.float32] | None:
+    def _pred_probs(self, soft: NDArray[np.float64]) -> NDArray[np.float32] | None:
         tables = [sums.probs_mean() for sums in self._sums.values()]
         if not self._job.keep_probs:
             return None
-        total = sum(tables[1:], tables[0])
-        return np.asarray(total / len(tables), dtype=np.float32)
+        mean = np.asarray(sum(tables[1:], tables[0]) / len(tables), dtype=np.float32)
+        # Shards hold probabilities in half precision; that of the given label is known better.
+        mean[np.arange(len(mean)), self._job.dataset.labels] = soft
+        return mean
 
 
 class _Sums:
@@ -125,23 +127,27 @@ class _Sums:
         if len(self._probs):
             self._probs[is_out] += shard.probs
 
-    def means(self, halves: slice) -> dict[str, NDArray[np.float64]]:
-        """(n,) each; NaN where nothing was observed."""
-
-        def total(sums: NDArray[Any]) -> NDArray[np.float64]:
-            return np.asarray(sums[halves].sum(axis=0), dtype=np.float64)
-
-        out, inside = total(self.out_count), total(self.in_count)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            hard, soft = total(self.out_hard) / out, total(self.out_soft) / out
-            spread = np.maximum(total(self.out_soft_squares) / out - soft**2, 0)
-            in_hard = total(self.in_hard) / inside
+    def held_out(self, halves: slice) -> dict[str, NDArray[np.float64]]:
+        """(n,) means of those halves; NaN of what was not held out."""
+        count = _total(self.out_count[halves])
+        with np.errstate(invalid="ignore"):
             return {
-                "hard": hard,
-                "soft": soft,
-                "margin": total(self.out_margin) / out,
-                "in_hard": in_hard,
-                "in_soft": total(self.in_soft) / inside,
+                "hard": _total(self.out_hard[halves]) / count,
+                "soft": _total(self.out_soft[halves]) / count,
+                "margin": _total(self.out_margin[halves]) / count,
+            }
+
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """(n,) each; NaN where nothing was observed."""
+        found = self.held_out(slice(None))
+        hard, soft = found["hard"], found["soft"]
+        out, inside = _total(self.out_count), _total(self.in_count)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = np.maximum(_total(self.out_soft_squares) / out - soft**2, 0)
+            return {
+                **found,
+                "in_hard": _total(self.in_hard) / inside,
+                "in_soft": _total(self.in_soft) / inside,
                 "hard_error": np.sqrt(hard * (1 - hard) / out),
                 "soft_error": np.sqrt(spread / (out - 1)),  # NaN of a single observation
             }
@@ -150,6 +156,10 @@ class _Sums:
         with np.errstate(invalid="ignore"):
             counts = self.out_count.sum(axis=0)[:, None]
             return np.asarray(self._probs / counts[: len(self._probs)])
+
+
+def _total(sums: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(sums.sum(axis=0), dtype=np.float64)
 
 
 def _over_ratios(

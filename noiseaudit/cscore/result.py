@@ -173,8 +173,9 @@ def load_cscores(path: str | Path, labels: ArrayLike | None = None) -> CScores:
             of the same examples in the same order.
 
     Raises:
-        OutputError: if it cannot be read or lacks one of the two arrays.
-        DataError: if `labels` are others.
+        OutputError: if it cannot be read.
+        DataError: if it lacks one of the two arrays, scores are not in [0, 1], or `labels` are
+            others.
     """
     path = Path(path)
     stored = read_npz(path)
@@ -182,11 +183,16 @@ def load_cscores(path: str | Path, labels: ArrayLike | None = None) -> CScores:
     if lacking:
         raise DataError(f"{path} has no array {' and no '.join(lacking)}: not a file of C-scores")
     own = np.asarray(stored["labels"]).astype(np.int64)
+    scores = np.asarray(stored["scores"], dtype=np.float64)
+    if scores.shape != own.shape or own.ndim != 1:
+        raise DataError(f"{path} must hold one score and one label per example")
+    if not ((scores >= 0) & (scores <= 1) | np.isnan(scores)).all():
+        raise DataError(f"{path} has scores outside [0, 1]: they are no C-scores")
     if labels is not None:
         _check_labels(path, own, np.asarray(labels))
     known = {field.name for field in dataclasses.fields(CScores)} - {"agreement"}
     arrays = {name: values for name, values in stored.items() if name in known}
-    arrays |= {"labels": own, "scores": np.asarray(stored["scores"], dtype=np.float64)}
+    arrays |= {"labels": own, "scores": scores}
     arrays.setdefault("ids", np.arange(len(own)))
     return CScores(**arrays, agreement=_agreement(stored))
 

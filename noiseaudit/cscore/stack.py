@@ -26,16 +26,27 @@ _MOST_CUDA = 256
 _CUDA_ELEMENTS = 2**28  # of parameters and of inputs, at once
 
 
-def can_stack(model: nn.Module, recipe: Recipe) -> TypeGuard[nn.Sequential]:
-    """Whether it is a sequence of `Flatten`, `Linear` and `ReLU`, to be trained as inputs are."""
-    if not isinstance(model, nn.Sequential) or recipe.augmentation != Augmentation():
+def can_stack(
+    model: nn.Module, input_shape: tuple[int, ...], recipe: Recipe
+) -> TypeGuard[nn.Sequential]:
+    """Whether it is plainly `Flatten`, `Linear` and `ReLU` in a row, to be trained unaugmented."""
+    if type(model) is not nn.Sequential or recipe.augmentation != Augmentation():
         return False
-    layers = [*model.children()]
+    layers = [*model]
+    first, *others = layers
+    starts = _is_plain_flatten(first) or (type(first) is nn.Linear and len(input_shape) == 1)
     return (
-        isinstance(layers[0], nn.Flatten | nn.Linear)
-        and all(type(layer) in (nn.Flatten, nn.Linear, nn.ReLU) for layer in layers)
-        and all(layer.bias is not None for layer in layers if isinstance(layer, nn.Linear))
+        starts
+        and all(type(layer) in (nn.Linear, nn.ReLU) for layer in others)
+        and len({id(parameter) for parameter in model.parameters()})
+        == 2 * sum(isinstance(layer, nn.Linear) for layer in layers)  # biases, and none shared
+        and all(parameter.requires_grad for parameter in model.parameters())
+        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in (model, *layers))
     )
+
+
+def _is_plain_flatten(layer: nn.Module) -> bool:
+    return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
 
 
 def stack_size(
@@ -47,7 +58,7 @@ def stack_size(
     of 32 trained fastest with 16 at a time, 784-512-256-10 with batches of 64 hardly faster with 2
     or 4 than alone (`benchmarks/cscores.py --parts batching`).
     """
-    if not can_stack(model, recipe):
+    if not can_stack(model, input_shape, recipe):
         return 1
     if device.type == "cuda":
         held = sum(parameter.numel() for parameter in model.parameters())

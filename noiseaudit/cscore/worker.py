@@ -16,6 +16,7 @@ from noiseaudit.cscore.plan import SubsetPlan
 from noiseaudit.cscore.stack import can_stack, stack_size, train_stack
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
+from noiseaudit.errors import NoiseAuditError
 from noiseaudit.outputs import Outputs
 from noiseaudit.seeding import derive_seed, isolated_torch_rng
 from noiseaudit.training.inputs import Inputs
@@ -64,7 +65,7 @@ class Shard:
         correct: (n,) bool, it predicts the given label.
         losses: (n,) float16, -log probability of the given label, nats: near 0 far finer than the
             probability itself would be.
-        margins: (n,) float16, logit of the given label minus the largest other.
+        margins: (n,) float16, logit of the given label minus the largest other, within 65,504.
         probs: (n - m, k) float16, of the held-out examples in order; (0, k) if not kept.
         seconds: of training and predicting.
     """
@@ -89,8 +90,14 @@ class Shard:
 
     @classmethod
     def from_arrays(cls, ratio: float, index: int, arrays: Mapping[str, NDArray[Any]]) -> Shard:
-        """From what `to_arrays` gave."""
+        """From what `to_arrays` gave.
+
+        Raises:
+            ValueError: if lengths do not belong together.
+        """
         n = len(arrays["losses"])
+        if len(arrays["margins"]) != n or len(arrays["correct"]) != -(-n // 8):
+            raise ValueError("arrays of different lengths")
         return cls(
             ratio,
             index,
@@ -161,18 +168,19 @@ def _train(
     def build() -> nn.Module:
         return build_model(plan.model, dataset.input_shape, dataset.num_classes)
 
-    models, stackable = [], []
-    for seed in seeds:
+    def fresh(seed: int) -> nn.Module:
         with isolated_torch_rng(seed, "weights"):
-            model = build()
-        models.append(model)
-        if can_stack(model, plan.recipe):
-            stackable.append(model.to(plan.device))
-    if not stackable:
+            return build()
+
+    first = fresh(seeds[0])
+    if not can_stack(first, dataset.input_shape, plan.recipe):
         return [
             train(build, part, plan.recipe, {}, seed=seed).model
             for part, seed in zip(parts, seeds, strict=True)
         ]
+    stackable: list[Any] = [first, *(fresh(seed) for seed in seeds[1:])]
+    for model in stackable:
+        model.to(plan.device)
     for size in {len(part) for part in parts}:  # they differ by one at most
         same = [position for position, part in enumerate(parts) if len(part) == size]
         train_stack(
@@ -181,7 +189,7 @@ def _train(
             plan.recipe,
             [seeds[position] for position in same],
         )
-    return models
+    return stackable
 
 
 @torch.no_grad()
@@ -198,6 +206,10 @@ def _predict(
     for start in range(0, n, _BATCH):
         rows = slice(start, min(start + _BATCH, n))
         logits = model(part.normalise(whole.raw(np.arange(rows.start, rows.stop)))).float()
+        if not logits.isfinite().all():
+            raise NoiseAuditError(
+                "a model diverged: its logits are not finite; lower learning_rate"
+            )
         outputs = Outputs(logits, whole.labels[rows])
         probs = outputs.probs[is_held_out[rows].to(logits.device)]
         columns = (outputs.correct, outputs.losses, outputs.logit_margin, probs)

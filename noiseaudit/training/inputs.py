@@ -31,8 +31,6 @@ class Inputs:
         scaled_like: use the mean and deviation of these inputs, as for held-out examples.
 
     Attributes:
-        mean, std: per channel (images; over at most 10,000 evenly spaced examples) or per feature
-            (vectors; over all), the units of `normalise`. A constant feature has std 1.
         labels: (n,) int64 given labels on the device.
     """
 
@@ -45,7 +43,7 @@ class Inputs:
         self._inputs = dataset.inputs
         self._rows: NDArray[np.int64] | None = None
         self._resident = self._place(dataset.inputs)
-        self.mean, self.std = self._mean_and_std(scaled_like)
+        self._scale = None if scaled_like is None else scaled_like.scale
 
     def _place(self, inputs: NDArray[Any]) -> Tensor | None:
         if self.device.type == "cuda":
@@ -57,12 +55,28 @@ class Inputs:
             return None  # torch warns about arrays it could write to
         return torch.from_numpy(np.ascontiguousarray(inputs))
 
-    def _mean_and_std(self, like: Inputs | None) -> tuple[Tensor, Tensor]:
-        if like is not None:
-            return like.mean, like.std
-        mean, std = _mean_std(self._inputs, self._rows)
-        shape = (1, -1, 1, 1) if self.is_images else (1, -1)
-        return self._parameter(mean, shape), self._parameter(std, shape)
+    @property
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """`mean` and `std`; computed when first asked for."""
+        if self._scale is None:
+            mean, std = _mean_std(self._inputs, self._rows)
+            shape = (1, -1, 1, 1) if self.is_images else (1, -1)
+            self._scale = self._parameter(mean, shape), self._parameter(std, shape)
+        return self._scale
+
+    @scale.setter
+    def scale(self, mean_and_std: tuple[Tensor, Tensor]) -> None:
+        self._scale = mean_and_std
+
+    @property
+    def mean(self) -> Tensor:
+        """Per channel (images; over at most 10,000 evenly spaced examples) or per feature."""
+        return self.scale[0]
+
+    @property
+    def std(self) -> Tensor:
+        """As `mean`; 1 for a constant feature."""
+        return self.scale[1]
 
     def _parameter(self, values: NDArray[np.float64], shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(values).float().view(shape).to(self.device)
@@ -72,7 +86,7 @@ class Inputs:
         part = copy(self)
         part.labels = self.labels[torch.from_numpy(rows).to(self.device)]
         part._rows = rows if self._rows is None else self._rows[rows]
-        part.mean, part.std = part._mean_and_std(scaled_like)
+        part._scale = None if scaled_like is None else scaled_like.scale
         return part
 
     def __len__(self) -> int:
