@@ -122,7 +122,7 @@ def read_npz(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArra
         OutputError: if the file is missing or damaged, or lacks a name.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in (stored.files if names is None else names)}
     except NPZ_ERRORS as error:
         raise OutputError(

@@ -82,7 +82,7 @@ class Evidence:
                 in-sample scores) never trained on.
         """
         if self.cscores is None or name not in self.cscores:
-            raise DataError(f"C-scores: no {name} were estimated")
+            raise DataError(f"C-scores: no {name} were recorded; they take subset-trained models")
         values = self.cscores[name]
         missing = np.isnan(values)
         if missing.any():

@@ -696,7 +696,7 @@ def test_detectors_on_numbers_by_hand():
         CScore("firm")
     with pytest.raises(UnknownNameError):
         Memorization("margin")
-    with pytest.raises(DataError, match="no soft_scores were estimated"):
+    with pytest.raises(DataError, match="no soft_scores were recorded"):
         CScore().rank(Evidence(ids=np.arange(3), labels=np.zeros(3, int), num_classes=2))
 
 

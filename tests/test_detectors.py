@@ -20,6 +20,8 @@ ISSUE_NAMES = {
     "area_under_margin", "el2n", "random",
 }  # fmt: skip
 
+CSCORES = ["soft_scores", "scores", "margins", "in_sample_scores", "in_sample_soft_scores"]
+
 
 def evidence(n=20, epochs=6, seed=0, **changes):
     random = np.random.default_rng(seed)
@@ -37,6 +39,7 @@ def evidence(n=20, epochs=6, seed=0, **changes):
         },
         "correct_history": random.integers(0, 2, (epochs, n)).astype(np.int8),
         "pred_probs": random.dirichlet(np.ones(4), n).astype(np.float32),
+        "cscores": {name: random.random(n) for name in CSCORES},
     }
     return Evidence(**{**values, **changes})
 
@@ -207,6 +210,7 @@ def test_order_of_rows_does_not_matter(name):
         statistics={key: values[shuffled] for key, values in given.statistics.items()},
         correct_history=given.correct_history[:, shuffled],
         pred_probs=given.pred_probs[shuffled],
+        cscores={key: values[shuffled] for key, values in given.cscores.items()},
     )
     assert one(name).rank(moved).top(20).tolist() == one(name).rank(given).top(20).tolist()
 
@@ -214,7 +218,8 @@ def test_order_of_rows_does_not_matter(name):
 @pytest.mark.parametrize("name", ALL)
 def test_takes_read_only_arrays(name):
     given = evidence()
-    for values in (*given.statistics.values(), given.correct_history, given.labels, given.ids):
+    arrays = [*given.statistics.values(), *given.cscores.values(), given.pred_probs]
+    for values in (*arrays, given.correct_history, given.labels, given.ids):
         values.flags.writeable = False
     assert len(one(name).rank(given)) == 20
 
