@@ -236,7 +236,7 @@ def _draw(report: ExperimentReport, scored: Sequence[tuple[Cell, Path]], folder:
         path.unlink()
 
     def save(figure: Figure, name: str) -> None:
-        figure.savefig(figures / f"{name}.png", dpi=150, bbox_inches="tight")
+        figure.savefig(figures / f"{name}.png", dpi=150)
 
     summary = report.summary()
     reported = {line["detector"] for line in summary}

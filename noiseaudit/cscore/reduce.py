@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from noiseaudit.cscore.result import CScores
 from noiseaudit.cscore.worker import Job, Shard
@@ -45,6 +44,8 @@ class Reducer:
         examples that both halves held out at every ratio; the share of the 1% of lowest soft score
         that both have in common. NaN until both halves have held out something.
         """
+        from scipy.stats import spearmanr  # takes 1 s to import
+
         means: list[Mapping[str, NDArray[np.float64]]] = [
             _over_ratios([sums.held_out(slice(half, half + 1)) for sums in self._sums.values()])
             for half in range(_HALVES)

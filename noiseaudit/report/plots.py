@@ -26,7 +26,7 @@ def plot_auroc(lines: Sequence[Mapping[str, Any]]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5))
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for detector in sorted({line["detector"] for line in lines}):
         own = [line for line in lines if line["detector"] == detector and line["auroc_mean"]]
@@ -37,7 +37,7 @@ def plot_auroc(lines: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel("share of labels corrupted")
     axes.set_ylabel("AUROC")
     axes.set_title(f"{lines[0]['dataset']}, {lines[0]['noise']}")
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+    figure.legend(fontsize="x-small", loc="outside right center")
     axes.grid(alpha=0.3)
     return figure
 
@@ -52,7 +52,7 @@ def plot_removal_by_epoch(rates: Mapping[str, NDArray[np.float64]], title: str) 
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5))
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for detector, values in sorted(rates.items(), key=lambda item: -item[1][:, -1].mean()):
         epochs = np.arange(1, values.shape[1] + 1)
@@ -61,7 +61,7 @@ def plot_removal_by_epoch(rates: Mapping[str, NDArray[np.float64]], title: str) 
     axes.set_xlabel("epoch")
     axes.set_ylabel("removal rate")
     axes.set_title(title)
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+    figure.legend(fontsize="x-small", loc="outside right center")
     axes.grid(alpha=0.3)
     return figure
 
@@ -87,9 +87,11 @@ def plot_scores(
         if high - low <= 1e-9 * max(abs(low), abs(high)):  # too close to be cut into bins
             low, high = low - 0.5, high + 0.5
         bins = np.linspace(low, high, _BINS + 1)
-        panel.hist(values[~is_corrupted], bins, color="0.6", label="clean")
-        panel.hist(values[is_corrupted], bins, color="tab:red", alpha=0.6, label="corrupted")
+        outline = {"bins": bins, "histtype": "stepfilled"}  # one patch, not one a bin
+        panel.hist(values[~is_corrupted], color="0.6", label="clean", **outline)
+        panel.hist(values[is_corrupted], color="tab:red", alpha=0.6, label="corrupted", **outline)
         panel.set_yscale("log")
+        panel.minorticks_off()
         panel.set_title(detector, fontsize="small")
         panel.tick_params(labelsize="x-small")
     for panel in panels[len(scores) :]:
