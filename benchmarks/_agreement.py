@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -19,10 +20,12 @@ from noiseaudit.cscore.plan import SubsetPlan
 from noiseaudit.cscore.reduce import Reducer
 from noiseaudit.cscore.runs import looks
 from noiseaudit.cscore.worker import Shard
+from noiseaudit.detectors.cscore import CScore
 from noiseaudit.label_noise import flip_pair, flip_uniform
 
 RATES = {"uniform": 0.1, "pair": 0.2}
 DETECTORS = ("cscore", "memorization", "cumulative_loss", "self_confidence", "normalized_margin")
+MARGIN = CScore("normalized_margin")
 LOWEST = 0.01
 LOOKS = (4, 8, 10, 20, 50, 100)
 
@@ -80,22 +83,24 @@ def detection(setup: Any, noise: str, seed: int, options: argparse.Namespace) ->
     labels = flip(clean.labels, clean.num_classes, RATES[noise], seed=seed)
     data, key = clean.with_labels(labels), labels != clean.labels
     found: dict[str, Any] = {}
-    for ratio in (0.5, 0.75):
+    for ratio, detectors in itertools.product((0.5, 0.75), (DETECTORS, (MARGIN,))):
         report = na.audit(
-            data, detectors=DETECTORS, folds=setup.runs, runs=setup.runs, subset_ratio=ratio,
-            seed=seed, threads=options.threads, resume=True,
+            data, detectors=detectors, folds=setup.runs, runs=setup.runs, subset_ratio=ratio,
+            seed=seed, threads=options.threads, resume=True, duplicates=False,
             out=options.out / f"detection_{setup.name}_{noise}_{seed}", **setup.training,
         )  # fmt: skip
         for name, ranking in report.rankings.items():
-            told = f"{name} at {ratio:g}" if name in ("cscore", "memorization") else name
+            kind = " margin" if detectors == (MARGIN,) else ""
+            told = f"{name}{kind} at {ratio:g}" if name in ("cscore", "memorization") else name
             figures = na.evaluate(ranking, key)
             found[told] = {
                 what: getattr(figures, what)
                 for what in ("auroc", "average_precision", "removal_rate")
             }
         seconds = report.manifest["results"]
-        found[f"seconds at {ratio:g}"] = seconds["cscore_seconds"]
-        found["seconds of cross-validation"] = seconds["cross_validation_seconds"]
+        if detectors == DETECTORS:
+            found[f"seconds at {ratio:g}"] = seconds["cscore_seconds"]
+            found["seconds of cross-validation"] = seconds["cross_validation_seconds"]
     return {"setup": setup.name, "noise": noise, "seed": seed, "runs": setup.runs, "found": found}
 
 

@@ -84,7 +84,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning": [DIGITS], "seeds": (0,), "batching": (200, 4, 1), "memory": (3, 2_000),
     },
     "cpu": {
-        "agreement": [Setup("mnist", DEMO, None, 0.1, 100)],
+        "agreement": [Setup("mnist", MLP, None, 0.1, 100)],
         "integral": [Setup("mnist", DEMO, None, None, 10)],
         "detection": [Setup("mnist", MLP, None, 0.5, 4)],
         "dynamics": [

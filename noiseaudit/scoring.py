@@ -196,7 +196,7 @@ def score_examples(
         statistics=run.statistics,
         correct_history=run.correct_history,
         pred_probs=None if held_out is None else held_out.pred_probs,
-        cscores=None if cscores is None else cscores.arrays(),
+        cscores=None if cscores is None else cscores.detector_arrays(),
     )
     stages = {
         "training": run.training_seconds,

@@ -690,6 +690,10 @@ def test_detectors_on_numbers_by_hand():
     assert CScore().rank(evidence).scores.tolist() == [0.75, 0.25, 1]
     assert CScore("hard").rank(evidence).scores.tolist() == [0.5, 0, 1]
     assert CScore("margin").rank(evidence).scores.tolist() == [-1, -2, 3]
+    probs = np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.5, 0, 0.5]], np.float32)
+    held_out = na.CScores(np.arange(3), np.array([0, 1, 2]), np.zeros(3), pred_probs=probs)
+    margins = CScore("normalized_margin").rank(held_out.evidence()).scores
+    assert margins.tolist() == [-0.25, 0.625, 0]
     assert Memorization().rank(evidence).scores.tolist() == [0.5, 0, 0.5]
     assert Memorization("soft").rank(evidence).scores.tolist() == [0.25, 0.25, 0]
     with pytest.raises(UnknownNameError):

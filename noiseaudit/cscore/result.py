@@ -122,8 +122,23 @@ class CScores:
             labels=self.labels,
             num_classes=int(self.labels.max(initial=0)) + 1,
             pred_probs=self.pred_probs,
-            cscores={"soft_scores": self.scores, **self.arrays()},
+            cscores=self.detector_arrays(),
         )
+
+    def detector_arrays(self) -> dict[str, NDArray[Any]]:
+        """What detectors rank by: the arrays, hard scores for soft ones where these are not known.
+
+        With `pred_probs` also `normalized_margins`, of them: the given label's probability minus
+        the largest other.
+        """
+        arrays = {"soft_scores": self.scores, **self.arrays()}
+        if self.pred_probs is not None:
+            rows = np.arange(len(self))
+            others = self.pred_probs.astype(np.float64)
+            given = others[rows, self.labels]
+            others[rows, self.labels] = -np.inf
+            arrays["normalized_margins"] = given - others.max(axis=1)
+        return arrays
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that are known, by name; the agreement as columns `agreement_...`."""

@@ -13,14 +13,19 @@ from noiseaudit.ranking import Ranking
 __all__ = ["CScore", "Memorization"]
 
 _COST = "the trainings of the C-scores; the score itself takes milliseconds"
-_KINDS = ("soft", "hard", "margin")
+_ARRAYS = {
+    "soft": "soft_scores",
+    "hard": "scores",
+    "margin": "margins",
+    "normalized_margin": "normalized_margins",
+}
 
 
 @dataclass(frozen=True)
 class CScore:
     """How seldom models that never saw the example predict its given label.
 
-    Suspicion `1 - C(x, y)` in [0, 1], or minus the mean margin, unbounded; **higher = more
+    Suspicion `1 - C(x, y)` in [0, 1], or minus the mean margin; **higher = more
     suspicious**: an exception to what the other examples teach.
 
     Cost: the trainings of `estimate_cscores`. Source: Jiang, Zhang, Talwar & Mozer, ICML 2021,
@@ -29,10 +34,12 @@ class CScore:
     Attributes:
         kind: "soft", mean held-out probability of the given label; "hard", share of held-out
             predictions that are it (the published quantity, with many ties); "margin", mean
-            held-out logit of it minus the largest other.
+            held-out logit of it minus the largest other; "normalized_margin", mean held-out
+            probability of it minus the largest other, which is better where classes are mixed up
+            in pairs (`benchmarks/cscores.py --parts detection`).
     """
 
-    kind: Literal["soft", "hard", "margin"] = "soft"
+    kind: Literal["soft", "hard", "margin", "normalized_margin"] = "soft"
 
     name: ClassVar[str] = "cscore"
     summary: ClassVar[str] = "1 - mean held-out probability of the given label, many models"
@@ -42,14 +49,13 @@ class CScore:
     statistics: ClassVar[tuple[Statistic, ...]] = ()
 
     def __post_init__(self) -> None:
-        check_name(self.kind, _KINDS, "kind of C-score")
+        check_name(self.kind, _ARRAYS, "kind of C-score")
 
     def rank(self, evidence: Evidence) -> Ranking:
-        """Suspicion in [0, 1], or unbounded of margins."""
-        if self.kind == "margin":
-            return Ranking(self.name, evidence.ids, -evidence.cscore("margins"))
-        scores = evidence.cscore("soft_scores" if self.kind == "soft" else "scores")
-        return Ranking(self.name, evidence.ids, 1 - scores)
+        """Suspicion in [0, 1], of normalized margins in [-1, 1], of margins unbounded."""
+        scores = evidence.cscore(_ARRAYS[self.kind])
+        offset = 0 if "margin" in self.kind else 1
+        return Ranking(self.name, evidence.ids, offset - scores)
 
 
 @dataclass(frozen=True)
