@@ -41,6 +41,14 @@ DYNAMICS = {
     "cscores_dynamics_cifar10": "CIFAR-10, 50,000, `cnn`",
     "cscores_dynamics_mnist": "MNIST, 60,000, `mlp`",
 }
+CSCORE_DETECTORS = {
+    "cscore at 0.5": "`cscore`, on halves",
+    "cscore margin at 0.5": "`cscore` (normalized_margin), on halves",
+    "self_confidence": "`self_confidence`, on 3/4",
+    "normalized_margin": "`normalized_margin`, on 3/4",
+    "memorization at 0.5": "`memorization`, on halves",
+    "cumulative_loss": "`cumulative_loss`, one training",
+}
 STATISTICS = (
     "cumulative_confidence", "area_under_margin", "cumulative_loss", "cumulative_accuracy",
     "cumulative_max_confidence", "forgetting_events",
@@ -174,20 +182,19 @@ def cscores_agreement() -> str:
 def cscores_detection() -> str:
     """C-scores as detectors, with as many trainings as cleanlab."""
     found = load("cscores_detection")["rows"]
-    columns = (
-        "cscore at 0.75", "cscore at 0.5", "memorization at 0.5", "self_confidence",
-        "normalized_margin", "cumulative_loss",
-    )  # fmt: skip
     rows = []
-    for noise, told in (("uniform", "uniform 10%"), ("pair", "pair 20%")):
-        members = [row["found"] for row in found if row["noise"] == noise]
-        cells = [
-            f"{percent([row[name]['auroc'] for row in members])} / "
-            f"{percent([row[name]['average_precision'] for row in members], 1).split(' ')[0]}"
-            for name in columns
-        ]
+    for name, told in CSCORE_DETECTORS.items():
+        cells = []
+        for noise in ("uniform", "pair"):
+            own = [row["found"][name] for row in found if row["noise"] == noise]
+            cells += [
+                percent([figures[what] for figures in own], digits)
+                for what, digits in (("auroc", 2), ("average_precision", 1), ("removal_rate", 1))
+            ]
         rows.append([told, *cells])
-    return table(["AUROC / AP %", *(f"`{name}`" for name in columns)], rows)
+    figures = ("AUROC %", "AP %", "removal %")
+    header = [f"{noise}: {name}" for noise in ("uniform 10%", "pair 20%") for name in figures]
+    return table(["four trainings", *header], rows)
 
 
 def cscores_dynamics() -> str:
@@ -275,7 +282,7 @@ def recorder_overhead() -> str:
 
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
-    retraining, recorder_overhead,
+    cscores_agreement, cscores_detection, retraining, recorder_overhead,
 )  # fmt: skip
 
 
