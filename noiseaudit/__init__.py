@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from noiseaudit.dataset import LabeledDataset
     from noiseaudit.detector import Detector, create_detectors, detector_types
     from noiseaudit.detectors.curvature import Curvature
+    from noiseaudit.duplicate_groups import DuplicateGroups
+    from noiseaudit.duplicates import find_duplicates
     from noiseaudit.errors import (
         DataError,
         ManifestMismatchError,
@@ -48,6 +50,7 @@ __all__ = [
     "CurvatureChoice",
     "DataError",
     "Detector",
+    "DuplicateGroups",
     "Evaluation",
     "Evidence",
     "ExperimentReport",
@@ -70,6 +73,7 @@ __all__ = [
     "detector_types",
     "estimate_cscores",
     "evaluate",
+    "find_duplicates",
     "inject_noise",
     "load",
     "load_cscores",
@@ -90,6 +94,7 @@ _HOMES = {
     "CurvatureChoice": "curvature_choice",
     "DataError": "errors",
     "Detector": "detector",
+    "DuplicateGroups": "duplicate_groups",
     "Evaluation": "evaluation",
     "Evidence": "evidence",
     "ExperimentReport": "experiment_report",
@@ -111,6 +116,7 @@ _HOMES = {
     "detector_types": "detector",
     "estimate_cscores": "cscore.estimate",
     "evaluate": "evaluation",
+    "find_duplicates": "duplicates",
     "inject_noise": "corruption",
     "load": "loaders",
     "load_cscores": "cscore.result",

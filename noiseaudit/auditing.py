@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
+from noiseaudit.duplicate_groups import DuplicateGroups
+from noiseaudit.duplicate_scan import scan_duplicates
+from noiseaudit.duplicates import save_groups
 from noiseaudit.errors import OutputError
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.loaders import load
@@ -49,7 +52,9 @@ HEADLINE = "cumulative_loss"
 """The detector that orders the report, when it is among those asked for."""
 
 _FORMAT = 1
-_RESULTS = ("ranking.csv", "report.html", "report.json", "skipped.csv")
+_RESULTS = (
+    "ranking.csv", "report.html", "report.json", "skipped.csv", "groups.csv", "links.csv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,7 @@ class AuditReport:
         ranking: the headline ranking; `rankings` holds that of every detector by name.
         findings: suggested labels and which given ones look wrong, in the rows of `dataset`.
         pred_probs: (n, k) float32, **in-sample** probabilities, mean over training epochs.
+        duplicates: groups of copies of one picture; None if none were looked for.
         history: per training epoch: loss (nats), accuracy, seconds.
         document: what the HTML page shows.
         manifest: settings, data fingerprint, versions, results.
@@ -71,6 +77,7 @@ class AuditReport:
     rankings: dict[str, Ranking]
     findings: Findings
     pred_probs: NDArray[np.float32]
+    duplicates: DuplicateGroups | None
     history: list[dict[str, float]]
     document: ReportDocument
     manifest: dict[str, Any]
@@ -95,6 +102,8 @@ class AuditReport:
     def save(self, folder: str | Path) -> None:
         """Write `ranking.csv`, `report.html`, `report.json`, `manifest.json`, `skipped.csv`.
 
+        With duplicates also `groups.csv` and `links.csv`.
+
         Raises:
             OutputError: if the folder cannot be written.
         """
@@ -110,6 +119,11 @@ class AuditReport:
             )
         else:
             skipped.unlink(missing_ok=True)
+        if self.duplicates is not None:
+            save_groups(self.duplicates, folder)
+        else:
+            for name in ("groups.csv", "links.csv"):
+                (folder / name).unlink(missing_ok=True)
         write_json(folder / "report.json", document_to_dict(self.document))
         write_report(self.document, folder / "report.html")
         write_manifest(folder / "manifest.json", self.manifest)
@@ -123,6 +137,7 @@ def audit(
     folds: int = 4,
     runs: int = 10,
     subset_ratio: float = 0.5,
+    duplicates: bool = True,
     model: str | ModelFactory = "auto",
     epochs: int | None = None,
     augmentation: str | Augmentation = "auto",
@@ -152,6 +167,8 @@ def audit(
             out-of-sample `pred_probs`.
         runs: models of the C-scores, which are trained only if a chosen detector needs them.
         subset_ratio: share of the data that each of them trains on.
+        duplicates: look for copies of one picture, as `find_duplicates` does; those under
+            conflicting labels head the report, whatever their score.
         model: "auto", a name of `training.models`, `torchvision:<name>`, or a factory from
             (input_shape, num_classes) to an `nn.Module`.
         epochs: instead of the recipe's number.
@@ -206,17 +223,31 @@ def audit(
             keep_trajectories=keep_trajectories,
             progress=progress,
         )
-        report = _assemble(dataset, scores, manifest)
+        found = None
+        if duplicates and dataset.kind == "images":
+            probs = scores.run.pred_probs
+            found = scan_duplicates(dataset, pred_probs=probs, seed=seed, progress=progress)
+        report = _assemble(dataset, scores, found, manifest)
         if out is not None:
             report.save(folder)
     return report
 
 
-def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any]) -> AuditReport:
+def _assemble(
+    dataset: LabeledDataset,
+    scores: Scores,
+    found: DuplicateGroups | None,
+    manifest: dict[str, Any],
+) -> AuditReport:
     run, rankings = scores.run, scores.rankings
     ranking = rankings.get(HEADLINE, next(iter(rankings.values())))
     pred_probs = np.array(run.pred_probs) if run.pred_probs.nbytes < 2**30 else run.pred_probs
     findings = find_issues(dataset.labels, pred_probs, run.correct_history)
+    if found is not None:
+        rows = np.flatnonzero(found.in_conflict())
+        believed = found.believed[found.group[rows]]
+        reasons = [found.reason(int(row)) for row in rows]
+        findings = findings.with_conflicts(rows, believed, dataset.labels, reasons)
     manifest = {
         **manifest,
         "status": "done",
@@ -224,6 +255,7 @@ def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any])
             "examples": len(dataset),
             "label_issues": int(findings.is_label_issue.sum()),
             "skipped": len(dataset.skipped),
+            "conflicts": None if found is None else int(found.is_conflict.sum()),
             "headline": ranking.detector,
             "training_seconds": run.training_seconds,
             "watching_seconds": run.watching_seconds,
@@ -231,13 +263,14 @@ def _assemble(dataset: LabeledDataset, scores: Scores, manifest: dict[str, Any])
             "cscore_seconds": scores.cscore_seconds,
         },
     }
-    document = build_document(dataset, ranking, rankings, findings, run, manifest)
+    document = build_document(dataset, ranking, rankings, findings, run, found, manifest)
     return AuditReport(
         dataset=dataset,
         ranking=ranking,
         rankings=rankings,
         findings=findings,
         pred_probs=pred_probs,
+        duplicates=found,
         history=run.history,
         document=document,
         manifest=manifest,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Findings:
         suggested_prob: (n,) float64 in [0, 1], that of the suggested label.
         epochs_right: (n,) int64, in how many epochs the given label was predicted.
         epochs: number of epochs.
+        confirmed: by row, what is certain of it: that it is a copy with a conflicting label.
     """
 
     suggested: NDArray[np.int64]
@@ -33,9 +34,12 @@ class Findings:
     suggested_prob: NDArray[np.float64]
     epochs_right: NDArray[np.int64]
     epochs: int
+    confirmed: Mapping[int, str] = field(default_factory=dict)
 
     def reason(self, row: int, class_names: Sequence[str], label: int) -> str:
-        """A plain sentence on one example, from its prediction and how often it was right."""
+        """A plain sentence on one example: what is certain, else how it was predicted."""
+        if row in self.confirmed:
+            return self.confirmed[row]
         mine, other = self.given_prob[row], self.suggested_prob[row]
         suggested, given = class_names[self.suggested[row]], class_names[label]
         epochs_right, epochs = self.epochs_right[row], self.epochs
@@ -47,6 +51,32 @@ class Findings:
         if epochs_right <= epochs // 2:
             return f"learned late: predicted as {given} in {epochs_right} of {epochs} epochs"
         return f"agrees with {given} ({mine:.0%})"
+
+    def with_conflicts(
+        self,
+        rows: NDArray[np.int64],
+        believed: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        reasons: Sequence[str],
+    ) -> Findings:
+        """The same findings, but for copies of one picture under conflicting labels.
+
+        Args:
+            rows: (c,) of the copies.
+            believed: (c,) the label that the picture is believed to have, or below 0 for none.
+            labels: (n,) given labels.
+            reasons: c sentences.
+        """
+        suggested, is_label_issue = self.suggested.copy(), self.is_label_issue.copy()
+        known = rows[believed >= 0]
+        suggested[known] = believed[believed >= 0]
+        is_label_issue[known] = suggested[known] != labels[known]
+        return replace(
+            self,
+            suggested=suggested,
+            is_label_issue=is_label_issue,
+            confirmed={**self.confirmed, **dict(zip(rows.tolist(), reasons, strict=True))},
+        )
 
 
 def find_issues(

@@ -32,7 +32,7 @@ from noiseaudit._io import NPZ_ERRORS, make_folder, read_json, write_json, write
 from noiseaudit.errors import DataError, NoiseAuditWarning, OutputError
 from noiseaudit.images import UNREADABLE, Header, unreadable_reason
 
-__all__ = ["Pictures", "load_pictures"]
+__all__ = ["Pictures", "cache_folder", "in_parallel", "load_pictures", "picture_headers"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def load_pictures(
         DataError: if none of the files can be read, or one changes while it is read.
         OutputError: if the disk is full.
     """
-    folder = _cache_folder()
+    folder = cache_folder()
     headers, stats, reasons = _survey(root, files, folder, progress)
     readable = [i for i in range(len(files)) if i not in reasons]
     if not readable:
@@ -110,6 +110,17 @@ def load_pictures(
     return Pictures(pixels, kept, reasons, key)
 
 
+def picture_headers(
+    root: Path, files: Sequence[str], *, progress: bool = False
+) -> tuple[dict[int, Header], dict[int, str]]:
+    """Header of each file by its position, and the reasons of those that cannot be read.
+
+    Unchanged files are not read again.
+    """
+    headers, _, reasons = _survey(root, files, cache_folder(), progress)
+    return headers, reasons
+
+
 def _none_readable(files: Sequence[str], reasons: dict[int, str]) -> str:
     first = min(reasons)
     return (
@@ -117,8 +128,8 @@ def _none_readable(files: Sequence[str], reasons: dict[int, str]) -> str:
     )
 
 
-def _cache_folder() -> Path:
-    """The user's cache folder; NOISEAUDIT_CACHE names another one."""
+def cache_folder() -> Path:
+    """The user's cache folder, made if need be; NOISEAUDIT_CACHE names another one."""
     import platformdirs
 
     chosen = os.environ.get("NOISEAUDIT_CACHE") or platformdirs.user_cache_dir("noiseaudit")
@@ -141,7 +152,7 @@ def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="noiseaudit-")
 
 
-def _in_parallel(
+def in_parallel(
     function: Callable[[Any], Any], jobs: Sequence[Any], what: str, progress: bool
 ) -> list[Any]:
     """`function` of each job, in order, on as many threads as cores (Pillow releases the GIL)."""
@@ -182,7 +193,7 @@ def _survey(
         if known is not None and known[0] == stats[i]:
             headers[i] = known[1]
     todo = [i for i in stats if i not in headers and i not in reasons]
-    found = _in_parallel(
+    found = in_parallel(
         _header_or_reason, [root / files[i] for i in todo], "reading pictures", progress
     )
     for i, result in zip(todo, found, strict=True):
@@ -291,7 +302,7 @@ def _decode(
                 raise DataError(f"{path} changed while it was being read: run again")
             return ""
 
-        told = _in_parallel(decode, range(len(jobs)), "decoding pictures", progress)
+        told = in_parallel(decode, range(len(jobs)), "decoding pictures", progress)
         failed = {row: reason for row, reason in enumerate(told) if reason}
         if len(failed) == len(jobs):
             return failed

@@ -27,6 +27,7 @@ __all__ = [
     "composite_on_white",
     "data_uri",
     "decode_picture",
+    "open_picture",
     "picture_extensions",
     "pillow_warnings",
     "read_header",
@@ -187,6 +188,16 @@ def decode_picture(path: Path, size: tuple[int, int], *, grey: bool) -> NDArray[
         picture = _to_eight_bits(_upright(image))
     picture = picture.convert("L" if grey else "RGB")
     return np.asarray(_resized(picture, size))
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The first frame of a picture file in full size and upright: L or RGB, by the same rules.
+
+    Raises:
+        OSError: and the rest of `UNREADABLE`, if it cannot be read.
+    """
+    with Image.open(path) as image:
+        return _to_eight_bits(_upright(image))
 
 
 def resize_array(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

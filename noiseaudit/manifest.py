@@ -15,6 +15,7 @@ __all__ = ["differences", "package_versions", "read_manifest", "require_same", "
 
 _PACKAGES = (
     "noiseaudit", "torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "cleanlab",
+    "imagehash",
 )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from noiseaudit.dataset import LabeledDataset
+from noiseaudit.duplicate_groups import DuplicateGroups
+from noiseaudit.duplicates_presentation import copy_counts, copy_groups, picture_uri
 from noiseaudit.findings import Findings
-from noiseaudit.images import data_uri, thumbnail
 from noiseaudit.ranking import Ranking
 from noiseaudit.report import (
     ClassSummary,
@@ -26,7 +27,6 @@ from noiseaudit.training.run import TrainingRun
 __all__ = ["build_document", "class_summaries", "ranking_rows"]
 
 _SUSPECTS = 300  # cards in the page; the rest is in ranking.csv
-_THUMBNAIL_SIDE = 160  # pixels: a label can be judged, and 300 pictures take about 2 MB
 _FEATURES = 6
 _BINS = 40
 
@@ -80,6 +80,7 @@ def build_document(
     rankings: Mapping[str, Ranking],
     findings: Findings,
     run: TrainingRun,
+    found: DuplicateGroups | None,
     manifest: Mapping[str, Any],
 ) -> ReportDocument:
     """Everything the report shows, as plain values."""
@@ -87,7 +88,7 @@ def build_document(
     pairs = _pairs(dataset, findings)
     return ReportDocument(
         title=dataset.name,
-        headline=_headline(len(dataset), issues, pairs),
+        headline=_headline(len(dataset), issues, pairs) + _conflicts(found),
         detector=ranking.detector,
         examples=len(dataset),
         issues=issues,
@@ -103,6 +104,8 @@ def build_document(
         ),
         settings=_settings(manifest),
         version=manifest["versions"]["noiseaudit"],
+        groups=() if found is None else copy_groups(found),
+        copies=() if found is None else copy_counts(found),
     )
 
 
@@ -111,6 +114,14 @@ def _headline(examples: int, issues: int, pairs: Sequence[PairSummary]) -> str:
     if not pairs:
         return f"{text}."
     return f"{text}; most often a {pairs[0].given} that looks like a {pairs[0].suggested}."
+
+
+def _conflicts(found: DuplicateGroups | None) -> str:
+    count = 0 if found is None else int(found.is_conflict.sum())
+    if not count:
+        return ""
+    what = "picture has copies" if count == 1 else "pictures have copies"
+    return f" {count:,} {what} under conflicting labels, which is certain."
 
 
 def _facts(dataset: LabeledDataset) -> tuple[tuple[str, str], ...]:
@@ -173,7 +184,7 @@ def _suspects(
     rows = ranking.order[:_SUSPECTS]
     if dataset.kind == "images":
         with ThreadPoolExecutor() as pool:
-            pictures = list(pool.map(lambda row: _picture(dataset, int(row)), rows))
+            pictures = list(pool.map(lambda row: picture_uri(dataset, int(row)), rows))
         features: Sequence[tuple[tuple[str, float], ...]] = [()] * len(rows)
     else:
         pictures = [""] * len(rows)
@@ -200,16 +211,6 @@ def _suspects(
             zip(rows, pictures, features, curves, strict=True), start=1
         )
     )
-
-
-def _picture(dataset: LabeledDataset, row: int) -> str:
-    """A data URI: of the original file where there is one, else of the array."""
-    if dataset.root is not None and dataset.sources is not None and dataset.sources[row]:
-        try:
-            return data_uri(thumbnail(dataset.root / str(dataset.sources[row]), _THUMBNAIL_SIDE))
-        except (OSError, ValueError):
-            pass  # moved or changed since it was decoded: show what was audited
-    return data_uri(thumbnail(dataset.inputs[row], _THUMBNAIL_SIDE))
 
 
 def _unusual_features(

@@ -10,6 +10,7 @@ from noiseaudit import __version__
 from noiseaudit.cli.audit import audit
 from noiseaudit.cli.cscores import cscores
 from noiseaudit.cli.detectors import detectors
+from noiseaudit.cli.duplicates import duplicates
 from noiseaudit.cli.experiment import experiment
 from noiseaudit.cli.report import report
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(audit)
 app.command()(experiment)
 app.command()(cscores)
+app.command()(duplicates)
 app.command()(report)
 app.command()(detectors)
 

@@ -32,6 +32,9 @@ def audit(
     folds: options.Folds = 4,
     runs: options.CScoreRuns = 10,
     subset_ratio: options.SubsetRatio = 0.5,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates/--no-duplicates", help="Look for copies of one picture.")
+    ] = True,
     model: options.Model = "auto",
     epochs: options.Epochs = None,
     seed: options.Seed = 0,
@@ -114,6 +117,7 @@ def audit(
             folds=folds,
             runs=runs,
             subset_ratio=subset_ratio,
+            duplicates=duplicates,
             model=model,
             epochs=epochs,
             augmentation=augmentation,
@@ -133,6 +137,8 @@ def audit(
 
 def _files(report: AuditReport, out: Path) -> dict[str, str]:
     files = {"report": "report.html", "ranking": "ranking.csv", "manifest": "manifest.json"}
+    if report.duplicates is not None and len(report.duplicates):
+        files["copies"] = "groups.csv"
     if report.dataset.skipped:
         files["skipped"] = "skipped.csv"
     return {name: str(out / file) for name, file in files.items()}

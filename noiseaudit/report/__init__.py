@@ -2,6 +2,8 @@
 
 from noiseaudit.report.document import (
     ClassSummary,
+    Copy,
+    CopyGroup,
     EpochSummary,
     Histogram,
     PairSummary,
@@ -14,6 +16,8 @@ from noiseaudit.report.html import render, write_report
 
 __all__ = [
     "ClassSummary",
+    "Copy",
+    "CopyGroup",
     "EpochSummary",
     "Histogram",
     "PairSummary",

@@ -14,6 +14,8 @@ from noiseaudit.errors import OutputError
 __all__ = [
     "FORMAT",
     "ClassSummary",
+    "Copy",
+    "CopyGroup",
     "EpochSummary",
     "Histogram",
     "PairSummary",
@@ -125,13 +127,57 @@ class EpochSummary:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """One of several copies of a picture.
+
+    Attributes:
+        sample_id: the example's identity in the whole source.
+        source: its path, or "".
+        label: its class name as stored.
+        split: train, val, test, or "".
+        action: keep, remove or review.
+        thumbnail: a `data:image/...` URI, or "" where there is no picture.
+    """
+
+    sample_id: int
+    source: str
+    label: str
+    split: str = ""
+    action: str = ""
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """Copies of one picture.
+
+    Attributes:
+        number: of the group in `groups.csv`.
+        kind: "exact" if all pixels are identical, else "near".
+        is_conflict: whether they are given different labels.
+        is_leak: whether they lie in different splits.
+        note: what is believed of it, or "".
+        copies: in order of their ids.
+        more: number of further copies that are not shown.
+    """
+
+    number: int
+    kind: str
+    is_conflict: bool
+    is_leak: bool
+    note: str
+    copies: tuple[Copy, ...]
+    more: int = 0
+
+
+@dataclass(frozen=True)
 class ReportDocument:
     """Everything the page shows.
 
     Attributes:
         title: heading of the page.
         headline: the finding in one plain sentence.
-        detector: name of the detector that gave the ranking.
+        detector: name of the detector that gave the ranking; "" where nothing was ranked.
         examples: number of examples audited.
         issues: number of labels that look wrong.
         facts: what the data set is, name and value.
@@ -143,6 +189,9 @@ class ReportDocument:
         training: in order of epoch; empty without a training run.
         settings: name and value.
         version: of noiseaudit.
+        groups: copies of one picture, conflicts first; not all where they are many.
+        copies: counts of such groups by name: `groups`, `conflicts`, `leaks`; empty if none were
+            looked for.
     """
 
     title: str
@@ -159,6 +208,8 @@ class ReportDocument:
     training: tuple[EpochSummary, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     version: str = ""
+    groups: tuple[CopyGroup, ...] = ()
+    copies: tuple[tuple[str, int], ...] = ()
 
 
 def replace_surrogates(text: str) -> str:

@@ -66,6 +66,8 @@ def render(document: ReportDocument) -> str:
             pairs_shown=min(max(len(document.classes), 10), _ROWS_SHOWN),
             greatest_share=_greatest_share(document),
             charts_shown=_CHARTS_SHOWN,
+            copies=dict(document.copies),
+            small_picture=_is_small_png,
             **_assets(),
         )
     )

@@ -1,0 +1,132 @@
+"""From groups of copies to what the report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from noiseaudit.dataset import LabeledDataset
+from noiseaudit.duplicate_groups import NONE, DuplicateGroups
+from noiseaudit.images import data_uri, thumbnail
+from noiseaudit.report import Copy, CopyGroup, ReportDocument
+
+__all__ = ["build_duplicates_document", "copy_counts", "copy_groups", "picture_uri"]
+
+_SHOWN = 100  # groups of a kind on the page; all are in groups.csv
+_COPIES = 6  # of a group
+_THUMBNAIL_SIDE = 160  # pixels: a label can be judged, and 300 pictures take about 2 MB
+
+
+def picture_uri(dataset: LabeledDataset, row: int) -> str:
+    """A data URI: of the original file where there is one, else of the array."""
+    if dataset.root is not None and dataset.sources is not None and dataset.sources[row]:
+        try:
+            return data_uri(thumbnail(dataset.root / str(dataset.sources[row]), _THUMBNAIL_SIDE))
+        except (OSError, ValueError):
+            pass  # moved or changed since it was decoded: show what was audited
+    return data_uri(thumbnail(dataset.inputs[row], _THUMBNAIL_SIDE))
+
+
+def copy_counts(found: DuplicateGroups) -> tuple[tuple[str, int], ...]:
+    """Numbers of groups for the page."""
+    same = ~found.is_conflict
+    return (
+        ("groups", len(found)),
+        ("conflicts", int(found.is_conflict.sum())),
+        ("leaks", int(found.is_leak.sum())),
+        ("leaks_alone", int((same & found.is_leak).sum())),
+        ("spare", int((same & ~found.is_leak).sum())),
+    )
+
+
+def copy_groups(found: DuplicateGroups) -> tuple[CopyGroup, ...]:
+    """The first groups of each kind, with pictures."""
+    kinds = (
+        found.is_conflict,
+        ~found.is_conflict & found.is_leak,
+        ~found.is_conflict & ~found.is_leak,
+    )
+    numbers = np.concatenate([np.flatnonzero(kind)[:_SHOWN] for kind in kinds])
+    data = found.dataset
+    shown = [found.members[number][:_COPIES] for number in numbers]
+    rows = np.concatenate([*shown, np.empty(0, np.int64)]).astype(int)
+    pictures = dict.fromkeys(rows.tolist(), "")
+    if data.kind == "images":
+        with ThreadPoolExecutor() as pool:
+            uris = pool.map(lambda row: picture_uri(data, row), pictures)
+            pictures = dict(zip(pictures, uris, strict=True))
+    return tuple(
+        CopyGroup(
+            number=int(number),
+            kind="exact" if found.is_exact[number] else "near",
+            is_conflict=bool(found.is_conflict[number]),
+            is_leak=bool(found.is_leak[number]),
+            note=_note(found, int(number)),
+            copies=tuple(
+                Copy(
+                    sample_id=int(data.ids[row]),
+                    source="" if data.sources is None else str(data.sources[row]),
+                    label=data.class_names[data.labels[row]],
+                    split="" if data.split is None else str(data.split[row]),
+                    action=str(found.action[row]),
+                    thumbnail=pictures[int(row)],
+                )
+                for row in members
+            ),
+            more=len(found.members[number]) - len(members),
+        )
+        for number, members in zip(numbers, shown, strict=True)
+    )
+
+
+def _note(found: DuplicateGroups, number: int) -> str:
+    believed = int(found.believed[number])
+    if not found.is_conflict[number]:
+        return ""
+    if believed >= 0:
+        return f"The model believes {found.dataset.class_names[believed]}."
+    if believed == NONE:
+        return "The model believes none of these labels: better to drop all copies."
+    return ""
+
+
+def build_duplicates_document(
+    found: DuplicateGroups, manifest: Mapping[str, Any]
+) -> ReportDocument:
+    """The page of `noiseaudit duplicates`."""
+    data, counts = found.dataset, found.summary()
+    notes = []
+    if found.skipped:
+        notes.append(f"{len(found.skipped):,} files could not be read; see skipped.csv.")
+    splits = "" if data.split is None else ", ".join(np.unique(data.split).tolist())
+    return ReportDocument(
+        title=data.name,
+        headline=(
+            f"{counts['groups']:,} pictures have copies: {counts['conflicts']:,} under conflicting "
+            f"labels, {counts['leaks']:,} across splits. {counts['spare_copies']:,} copies with "
+            "the same label could be spared."
+        ),
+        detector="",
+        examples=len(data),
+        issues=0,
+        facts=(
+            ("examples", f"{len(data):,}"),
+            ("classes", f"{data.num_classes:,}"),
+            ("inputs", data.kind),
+            *((("splits", splits),) if splits else ()),
+            *((("folder", str(data.root)),) if data.root is not None else ()),
+            ("fingerprint", data.content_digest),
+        ),
+        notes=tuple(notes),
+        settings=(
+            *((name.replace("_", " "), str(value)) for name, value in manifest["config"].items()
+              if name != "data"),
+            ("versions", ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())),
+        ),
+        version=manifest["versions"]["noiseaudit"],
+        groups=copy_groups(found),
+        copies=copy_counts(found),
+    )  # fmt: skip
