@@ -45,6 +45,7 @@ def test_readme_tables_are_what_the_results_give():
         ("curvature.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "gpu", "--parts", "table", "--smoke", "--threads", "1"]),
         ("cscores.py", ["--preset", "smoke", "--workers", "1"]),
+        ("duplicates.py", ["--preset", "smoke"]),
         ("cscores.py", ["--preset", "gpu", "--parts", "agreement,dynamics", "--smoke"]),
         (
             "detection.py",
