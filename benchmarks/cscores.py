@@ -142,6 +142,9 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         for part in ("agreement", "integral", "detection", "dynamics", "learning"):
             preset[part] = [shrunk(setup) for setup in preset[part]]
         preset |= {"seeds": (0,), "batching": (200, 4, 1), "memory": (3, 2_000)}
+    recipes = list(RECIPES.items())
+    if options.smoke or options.preset == "smoke":
+        recipes = recipes[-2:]
     seeds = preset["seeds"]
     if options.seeds:
         seeds = tuple(int(seed) for seed in options.seeds.split(","))
@@ -167,7 +170,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         "dynamics": (dynamics, list(itertools.product(setups("dynamics"), seeds))),
         "learning": (
             learning,
-            [(setup, *recipe) for setup in setups("learning") for recipe in RECIPES.items()],
+            [(setup, *recipe) for setup in setups("learning") for recipe in recipes],
         ),
         "memory": (memory, [preset["memory"]]),
     }  # fmt: skip
