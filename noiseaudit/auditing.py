@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
+from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
 from noiseaudit.duplicate_groups import DuplicateGroups
@@ -226,7 +227,14 @@ def audit(
         found = None
         if duplicates and dataset.kind == "images":
             probs = scores.run.pred_probs
-            found = scan_duplicates(dataset, pred_probs=probs, seed=seed, progress=progress)
+            found = scan_duplicates(
+                dataset,
+                CopyOptions(seed=seed),
+                pred_probs=probs,
+                folder=folder / "duplicates",
+                resume=resume,
+                progress=progress,
+            )
         report = _assemble(dataset, scores, found, manifest)
         if out is not None:
             report.save(folder)

@@ -1,111 +1,65 @@
-"""From a loaded data set to its groups of copies: hash, propose, confirm, group, recommend."""
+"""From copies to groups: conflicts, leaks, and what to do about each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite
-from noiseaudit.copies import Links, Thumbnails, confirm, group_links
-from noiseaudit.dataset import LabeledDataset, Skipped
+from noiseaudit.copies import Links
+from noiseaudit.copy_scan import CopyOptions, CopyScan, scan_copies
+from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import NONE, UNKNOWN, DuplicateGroups, differ
-from noiseaudit.errors import DataError, UsageError
-from noiseaudit.hamming import Pairs, hamming_pairs
-from noiseaudit.picture_hashes import hash_pictures
+from noiseaudit.errors import DataError
 
-__all__ = ["default_radius", "scan_duplicates"]
+__all__ = ["scan_duplicates"]
 
 _BELIEF = 0.5  # mean probability that the believed label has at least,
 _LEAD = 2.0  # and how many times that of the group's next one
 _HELD_OUT = ("val", "test")  # splits that nothing is removed from
 
 
-def default_radius(hash_size: int) -> int:
-    """An eighth of the hash's bits, made even: 8 of 64."""
-    return hash_size * hash_size // 16 * 2
-
-
 def scan_duplicates(
     dataset: LabeledDataset,
+    options: CopyOptions | None = None,
     *,
-    hash_name: str = "phash",
-    hash_size: int = 8,
-    radius: int | None = None,
-    transforms: bool = False,
     pred_probs: ArrayLike | None = None,
-    seed: int = 0,
+    folder: Path | None = None,
+    resume: bool = True,
     progress: bool = False,
 ) -> DuplicateGroups:
     """Find copies among the examples of a loaded data set; see `find_duplicates`.
 
+    Args:
+        dataset: where to look.
+        options: how; default `CopyOptions()`.
+        pred_probs: (n, k) probabilities to judge conflicts by.
+        folder: where what was found is kept, and read from by the next call.
+        resume: whether to read it.
+        progress: show bars on stderr when it is a terminal.
+
     Raises:
         DataError: if `pred_probs` are not (n, k) and finite.
-        UsageError: for an option that does not exist or does not fit.
     """
-    radius = default_radius(hash_size) if radius is None else radius
-    if not 0 <= radius < hash_size * hash_size:
-        raise UsageError(f"radius must be in 0..{hash_size * hash_size - 1}; got {radius}")
     probs = None if pred_probs is None else np.asarray(pred_probs)
     if probs is not None:
         if probs.shape != (len(dataset), dataset.num_classes):
             wanted = (len(dataset), dataset.num_classes)
             raise DataError(f"pred_probs must have shape {wanted}; got {probs.shape}")
         check_finite(probs, "pred_probs")
-    hashes = hash_pictures(
-        dataset, kind=hash_name, hash_size=hash_size, transforms=transforms, progress=progress
-    )
-    readable = np.flatnonzero(hashes.readable)
-    _, first, copy_of = np.unique(
-        hashes.digests[readable], axis=0, return_index=True, return_inverse=True
-    )
-    firsts, original = readable[first], np.full(len(dataset), -1, np.int64)
-    original[readable] = firsts[copy_of.ravel()]  # of each example, the first one with its pixels
-    group = np.full(len(dataset), -1, np.int64)
-    if dataset.kind == "images" and len(firsts):
-        links, near = _near(dataset.inputs, np.sort(firsts), hashes.codes, radius, seed)
-        group[readable] = near[original[readable]]
-    else:
-        none = np.empty(0, np.int64)
-        links = Links(none.reshape(0, 2), none, np.empty(0), none)
-    return _assemble(dataset, group, original, links, probs, hashes.skipped)
-
-
-def _near(
-    inputs: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    codes: NDArray[np.uint64],
-    radius: int,
-    seed: int,
-) -> tuple[Links, NDArray[np.int64]]:
-    """Confirmed pairs among `rows`, and the group of every example of the data set."""
-    thumbnails = Thumbnails(inputs[rows], seed=seed)
-    varied = np.flatnonzero(~thumbnails.is_flat)
-    own = codes[rows[varied]]
-
-    def candidates() -> Iterator[tuple[int, Pairs]]:
-        for transform in range(own.shape[1]):
-            other = None if transform == 0 else own[:, transform]
-            for first, second, distances in hamming_pairs(own[:, 0], other, radius=radius):
-                yield transform, (varied[first], varied[second], distances)
-
-    links = confirm(candidates(), thumbnails)
-    group = np.full(len(inputs), -1, np.int64)
-    group[rows] = group_links(links, len(rows), thumbnails)
-    return Links(rows[links.rows], links.distances, links.errors, links.transforms), group
+    chosen = CopyOptions() if options is None else options
+    copies = scan_copies(dataset, chosen, folder, resume=resume, progress=progress)
+    return _assemble(dataset, copies, probs)
 
 
 def _assemble(
-    dataset: LabeledDataset,
-    group: NDArray[np.int64],
-    original: NDArray[np.int64],
-    links: Links,
-    probs: NDArray[Any] | None,
-    skipped: tuple[Skipped, ...],
+    dataset: LabeledDataset, copies: CopyScan, probs: NDArray[Any] | None
 ) -> DuplicateGroups:
     """Join exact copies to the groups of near ones, and put the groups in order."""
+    original, group, links = copies.original, copies.group, copies.links
     counts = np.bincount(original[original >= 0], minlength=len(dataset))
     has_exact = (original >= 0) & (counts[original] > 1)
     alone = has_exact & (group < 0)
@@ -113,9 +67,9 @@ def _assemble(
     numbers, group = np.unique(group, return_inverse=True)
     group = group.astype(np.int64) - int(bool(len(numbers)) and numbers[0] < 0)
 
-    copies = np.flatnonzero(has_exact & (original != np.arange(len(dataset))))
-    exact = np.sort(np.stack([original[copies], copies], axis=1), axis=1)
-    zeros = np.zeros(len(copies), np.int64)
+    others = np.flatnonzero(has_exact & (original != np.arange(len(dataset))))
+    exact = np.sort(np.stack([original[others], others], axis=1), axis=1)
+    zeros = np.zeros(len(others), np.int64)
     links = Links(
         np.concatenate([exact, links.rows]),
         np.concatenate([zeros, links.distances]),
@@ -136,7 +90,7 @@ def _assemble(
         distance,
         np.empty(0, str),
         links,
-        (*dataset.skipped, *skipped),
+        (*dataset.skipped, *copies.skipped),
     )
     order = np.lexsort((
         [dataset.ids[rows[0]] for rows in found.members], ~found.is_leak, ~found.is_conflict,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from noiseaudit._io import write_csv, write_json
+from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import DuplicateGroups
-from noiseaudit.duplicate_scan import default_radius, scan_duplicates
+from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.duplicates_presentation import build_duplicates_document
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
-from noiseaudit.picture_hashes import check_hash
 from noiseaudit.report import document_to_dict, write_report
 from noiseaudit.workspace import output_folder
 
@@ -66,7 +67,7 @@ def find_duplicates(
         OutputError: if `out` cannot be written or belongs to something else.
         ManifestMismatchError: if `out` holds a scan of other data or settings.
     """
-    check_hash(hash_name, hash_size)
+    options = CopyOptions(hash_name, hash_size, radius, transforms, seed)
     dataset = load(source, progress=progress)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
@@ -74,11 +75,7 @@ def find_duplicates(
         "source": dataset.name,
         "config": {
             "data": dataset.fingerprint,
-            "hash": hash_name,
-            "hash_size": hash_size,
-            "radius": default_radius(hash_size) if radius is None else radius,
-            "transforms": transforms,
-            "seed": seed,
+            **asdict(options),
         },
         "versions": package_versions(),
         "status": "running",
@@ -86,12 +83,10 @@ def find_duplicates(
     with output_folder(out, manifest, _RESULTS, resume=resume) as folder:
         found = scan_duplicates(
             dataset,
-            hash_name=hash_name,
-            hash_size=hash_size,
-            radius=radius,
-            transforms=transforms,
+            options,
             pred_probs=pred_probs,
-            seed=seed,
+            folder=None if out is None else folder / "scan",
+            resume=resume,
             progress=progress,
         )
         if out is not None:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image, ImageEnhance
 
 import noiseaudit as na
+import noiseaudit.copy_scan
 import noiseaudit.picture_hashes as picture_hashes
 from noiseaudit.copies import Thumbnails
+from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import DuplicateGroups
-from noiseaudit.duplicate_scan import default_radius, scan_duplicates
-from noiseaudit.errors import DataError, UnknownNameError, UsageError
+from noiseaudit.duplicate_scan import scan_duplicates
+from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
 from noiseaudit.picture_hashes import HASHES, hash_pictures
 
 CLI = "from noiseaudit.cli import main; main()"
@@ -121,7 +123,7 @@ def test_hashes_are_imagehashs(photographs):
 def test_every_hash_finds_a_reencoded_copy(photographs):
     for kind in HASHES:
         pictures = [*photographs, reencoded(photographs[7])]
-        found = scan_duplicates(dataset(pictures, [0] * 61), hash_name=kind)
+        found = scan_duplicates(dataset(pictures, [0] * 61), CopyOptions(kind))
         assert [rows.tolist() for rows in found.members] == [[7, 60]]
 
 
@@ -129,7 +131,7 @@ def test_every_hash_finds_a_reencoded_copy(photographs):
 def test_mirrored_and_turned_copies_when_asked_for(photographs, turn):
     data = dataset([*photographs, photographs[11].transpose(turn)], [0] * 61)
     assert len(scan_duplicates(data)) == 0
-    found = scan_duplicates(data, transforms=True)
+    found = scan_duplicates(data, CopyOptions(transforms=True))
     assert [rows.tolist() for rows in found.members] == [[11, 60]]
     first = np.asarray(photographs[11])
     name = found.links_frame()["transform"].tolist()[0]
@@ -161,14 +163,16 @@ def test_pictures_of_one_kind_are_no_copies():
     correlated = np.corrcoef(inputs.reshape(400, -1).astype(float))
     assert np.median(correlated) > 0.9  # each would pass a fixed limit
     data = na.LabeledDataset(inputs, np.arange(400) % 2, ("a", "b"))
-    assert len(scan_duplicates(data, radius=20)) == 0
+    assert len(scan_duplicates(data, CopyOptions(radius=20))) == 0
 
 
 def test_a_chain_does_not_join_different_pictures(photographs):
     first, last = (np.asarray(photographs[i]).astype(float) for i in (23, 40))
     steps = [Image.fromarray(np.uint8((1 - t) * first + t * last)) for t in np.linspace(0, 1, 31)]
     pictures = [p for i, p in enumerate(photographs) if i not in (23, 40)]
-    found = scan_duplicates(dataset([*steps, *pictures], [0] * 31 + [1] * 58), radius=30)
+    found = scan_duplicates(
+        dataset([*steps, *pictures], [0] * 31 + [1] * 58), CopyOptions(radius=30)
+    )
     groups = found.group[:31]
     assert (groups >= 0).any()
     assert groups[0] != groups[30] or groups[0] == -1
@@ -245,6 +249,27 @@ def test_an_empty_finding_has_its_columns(photographs):
     ]  # fmt: skip
     assert found.links_frame().empty
     assert isinstance(found, DuplicateGroups)
+
+
+def test_a_scan_is_kept_and_read_again(tmp_path, photographs, monkeypatch):
+    data = dataset([*photographs[20:30], photographs[20]], [0] * 9 + [1] * 2)
+    first = na.find_duplicates(data, out=tmp_path / "out")
+    assert len(first) == 1
+
+    def refuse(*_, **__):
+        raise AssertionError("scanned again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(noiseaudit.copy_scan, "hash_pictures", refuse)
+        again = na.find_duplicates(data, out=tmp_path / "out")
+        with pytest.raises(AssertionError):
+            na.find_duplicates(data, out=tmp_path / "out", resume=False)
+    assert again.to_frame().equals(first.to_frame())
+    assert again.links_frame().equals(first.links_frame())
+    (tmp_path / "out" / "scan" / "copies.npz").write_bytes(b"damaged")
+    assert na.find_duplicates(data, out=tmp_path / "out").to_frame().equals(first.to_frame())
+    with pytest.raises(ManifestMismatchError, match="radius: stored 8, now 6"):
+        na.find_duplicates(data, out=tmp_path / "out", radius=6)
 
 
 def test_only_new_pictures_are_hashed(tmp_path, photographs, monkeypatch):
@@ -357,16 +382,16 @@ def test_command_line(tmp_path, photographs):
 def test_what_it_refuses(photographs, tmp_path):
     data = dataset(photographs[:3], [0, 1, 1])
     with pytest.raises(UnknownNameError, match="did you mean 'phash'"):
-        scan_duplicates(data, hash_name="phsh")
+        CopyOptions("phsh")
     with pytest.raises(UsageError, match="power of two"):
-        scan_duplicates(data, hash_name="whash", hash_size=12)
+        CopyOptions("whash", 12)
     with pytest.raises(UsageError, match=r"2\.\.32"):
-        scan_duplicates(data, hash_size=64)
+        CopyOptions(hash_size=64)
     with pytest.raises(UsageError, match=r"0\.\.63"):
-        scan_duplicates(data, radius=64)
+        CopyOptions(radius=64)
     with pytest.raises(DataError, match=r"shape \(3, 2\)"):
         scan_duplicates(data, pred_probs=np.zeros((3, 3)))
-    assert [default_radius(size) for size in (8, 16)] == [8, 32]
+    assert [CopyOptions(hash_size=size).radius for size in (8, 16)] == [8, 32]
 
 
 def test_the_coarse_bound_is_never_above_the_distance(photographs):

@@ -53,11 +53,11 @@ def duplicates(
     """
     with session(quiet=quiet, debug=debug):
         from noiseaudit._io import make_folder
+        from noiseaudit.copy_scan import CopyOptions
         from noiseaudit.duplicates import find_duplicates
         from noiseaudit.loaders import load
-        from noiseaudit.picture_hashes import check_hash
 
-        check_hash(hash_name, hash_size)
+        CopyOptions(hash_name, hash_size, radius, transforms, seed)  # told of before decoding
         make_folder(out)
         dataset = load(
             source,

@@ -1,0 +1,163 @@
+"""The copies in a data set, whatever its labels: hash, propose, confirm, group; kept for reuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiseaudit._io import make_folder, read_npz, write_npz
+from noiseaudit.copies import Links, Thumbnails, confirm, group_links
+from noiseaudit.dataset import LabeledDataset, Skipped, digest_array
+from noiseaudit.errors import OutputError, UsageError
+from noiseaudit.hamming import Pairs, hamming_pairs
+from noiseaudit.manifest import differences, read_manifest, write_manifest
+from noiseaudit.picture_hashes import check_hash, hash_pictures
+
+__all__ = ["CopyOptions", "CopyScan", "scan_copies"]
+
+_FORMAT = 1  # raise it whenever the same pictures would give other copies
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """How copies are looked for.
+
+    Attributes:
+        hash: one of `picture_hashes.HASHES`.
+        hash_size: bits along a side of the hash.
+        radius: greatest Hamming distance of candidates; None for an eighth of the bits, made even.
+        transforms: whether mirrored and turned copies count.
+        seed: of the draw of pictures that copies are compared with.
+
+    Raises:
+        UsageError: for a value that it cannot have.
+    """
+
+    hash: str = "phash"
+    hash_size: int = 8
+    radius: int | None = None
+    transforms: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_hash(self.hash, self.hash_size)
+        bits = self.hash_size * self.hash_size
+        if self.radius is None:
+            object.__setattr__(self, "radius", bits // 16 * 2)
+        if not 0 <= self.most_off < bits:
+            raise UsageError(f"radius must be in 0..{bits - 1}; got {self.radius}")
+
+    @property
+    def most_off(self) -> int:
+        """The radius, settled."""
+        return 0 if self.radius is None else self.radius
+
+
+@dataclass(frozen=True, eq=False)
+class CopyScan:
+    """Of n examples.
+
+    Attributes:
+        original: (n,) int64, the first row with the same pixels; -1 if it could not be read.
+        group: (n,) int64, near copies that belong together, -1 without any.
+        links: confirmed near pairs, of originals.
+        skipped: examples that could not be read.
+    """
+
+    original: NDArray[np.int64]
+    group: NDArray[np.int64]
+    links: Links
+    skipped: tuple[Skipped, ...]
+
+
+def scan_copies(
+    dataset: LabeledDataset,
+    options: CopyOptions,
+    folder: Path | None = None,
+    *,
+    resume: bool = True,
+    progress: bool = False,
+) -> CopyScan:
+    """Find the copies, or read them from `folder` where they were found with the same options."""
+    config = {"format": _FORMAT, **asdict(options), **_identity(dataset)}
+    if folder is not None and resume and (stored := _stored(folder, config)) is not None:
+        return stored
+    found = _scan(dataset, options, progress)
+    if folder is not None:
+        make_folder(folder)
+        arrays = {"original": found.original, "group": found.group}
+        arrays |= {f"link_{name}": values for name, values in vars(found.links).items()}
+        write_npz(folder / "copies.npz", arrays)
+        skipped = [asdict(item) for item in found.skipped]
+        write_manifest(folder / "manifest.json", {"config": config, "skipped": skipped})
+    return found
+
+
+def _identity(dataset: LabeledDataset) -> dict[str, Any]:
+    return {"inputs": dataset.content_digest, "ids": digest_array(dataset.ids)}
+
+
+def _stored(folder: Path, config: dict[str, Any]) -> CopyScan | None:
+    try:
+        manifest = read_manifest(folder / "manifest.json")
+        if manifest is None or differences(manifest.get("config", {}), config):
+            return None
+        arrays = read_npz(folder / "copies.npz")
+        links = {key[5:]: values for key, values in arrays.items() if key.startswith("link_")}
+        skipped = tuple(Skipped(**item) for item in manifest["skipped"])
+        return CopyScan(arrays["original"], arrays["group"], Links(**links), skipped)
+    except (OutputError, KeyError, TypeError):
+        return None  # damaged: found again
+
+
+def _scan(dataset: LabeledDataset, options: CopyOptions, progress: bool) -> CopyScan:
+    hashes = hash_pictures(
+        dataset,
+        kind=options.hash,
+        hash_size=options.hash_size,
+        transforms=options.transforms,
+        progress=progress,
+    )
+    readable = np.flatnonzero(hashes.readable)
+    _, first, copy_of = np.unique(
+        hashes.digests[readable], axis=0, return_index=True, return_inverse=True
+    )
+    firsts, original = readable[first], np.full(len(dataset), -1, np.int64)
+    original[readable] = firsts[copy_of.ravel()]
+    group = np.full(len(dataset), -1, np.int64)
+    none = np.empty(0, np.int64)
+    links = Links(none.reshape(0, 2), none, np.empty(0), none)
+    if dataset.kind == "images" and len(firsts):
+        links, near = _near(dataset.inputs, np.sort(firsts), hashes.codes, options)
+        group[readable] = near[original[readable]]
+    return CopyScan(original, group, links, hashes.skipped)
+
+
+def _near(
+    inputs: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    codes: NDArray[np.uint64],
+    options: CopyOptions,
+) -> tuple[Links, NDArray[np.int64]]:
+    """Confirmed pairs among `rows`, and the group of every example of the data set."""
+    thumbnails = Thumbnails(inputs[rows], seed=options.seed)
+    varied = np.flatnonzero(~thumbnails.is_flat)
+    own = codes[rows[varied]]
+
+    def candidates() -> Iterator[tuple[int, Pairs]]:
+        for transform in range(own.shape[1]):
+            other = None if transform == 0 else own[:, transform]
+            for first, second, distances in hamming_pairs(
+                own[:, 0], other, radius=options.most_off
+            ):
+                yield transform, (varied[first], varied[second], distances)
+
+    links = confirm(candidates(), thumbnails)
+    group = np.full(len(inputs), -1, np.int64)
+    group[rows] = group_links(links, len(rows), thumbnails)
+    return Links(rows[links.rows], links.distances, links.errors, links.transforms), group
