@@ -197,6 +197,18 @@ def cscores_detection() -> str:
     return table(["four trainings", *header], rows)
 
 
+def cscores_batching() -> str:
+    """Small networks trained at a time, over one after another."""
+    rows = []
+    for row in load("cscores_batching")["rows"]:
+        told = f"{row['model']}, batches of {row['batch_size']}"
+        for models, ratio in row["throughput_over_alone"].items():
+            if models != "1":
+                cell = f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+                rows.append([told, models, cell, "yes" if row["chosen"] == int(models) else ""])
+    return table(["network", "models at a time", "over one after another", "chosen"], rows)
+
+
 def cscores_dynamics() -> str:
     """One run's statistics beside published C-scores, after the last epoch."""
     rows = []
@@ -282,7 +294,8 @@ def recorder_overhead() -> str:
 
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
-    cscores_agreement, cscores_detection, retraining, recorder_overhead,
+    cscores_agreement, cscores_batching, cscores_detection, cscores_dynamics,
+    retraining, recorder_overhead,
 )  # fmt: skip
 
 
