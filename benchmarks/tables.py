@@ -223,6 +223,54 @@ def cscores_dynamics() -> str:
     return table(["Spearman", "epochs", "seconds", *(f"`{name}`" for name in STATISTICS)], rows)
 
 
+def duplicates_scans() -> str:
+    """The duplicates pass on data as it is."""
+    names = (
+        "examples", "seconds", "groups", "exact_groups", "conflicts", "near_conflicts",
+    )  # fmt: skip
+    rows = [
+        [row["source"], *(f"{row[name]:,.0f}" for name in names)]
+        for row in load("duplicates_scans")["rows"]
+    ]
+    header = [
+        "train split of",
+        "pictures",
+        "seconds",
+        "groups",
+        "exact",
+        "conflicts",
+        "of them near",
+    ]
+    return table(header, rows)
+
+
+def duplicates_planted() -> str:
+    """Which changed copies are found."""
+    found = load("duplicates_planted")["rows"]
+    rows = [
+        [name, percent([row["recall"][name] for row in found], 1)] for name in found[0]["recall"]
+    ]
+    rows.append(["precision of all conflicting links", percent([r["precision"] for r in found], 1)])
+    return table(["copy of a 32 x 32 picture", "found %"], rows)
+
+
+def duplicates_harness() -> str:
+    """The duplicates pass beside detectors, on planted conflicts."""
+    found = load("duplicates_harness")["rows"]
+    rows = []
+    for name in found[0]["detectors"]:
+        own = [row["detectors"][name] for row in found]
+        cells = [
+            percent([figures[what] for figures in own], 1)
+            for what in ("auroc", "average_precision", "removal_rate")
+        ]
+        rows.append([f"`{name}`", *cells])
+    rows.append(
+        ["duplicates: conflicts found", "", "", percent([r["conflicts_found"] for r in found], 1)]
+    )
+    return table(["", "AUROC %", "AP %", "removal %"], rows)
+
+
 def plain(values: list[float]) -> str:
     """Mean with the half width of its interval, as a number."""
     found = interval(values)
@@ -295,7 +343,7 @@ def recorder_overhead() -> str:
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
     cscores_agreement, cscores_batching, cscores_detection, cscores_dynamics,
-    retraining, recorder_overhead,
+    retraining, duplicates_scans, duplicates_planted, recorder_overhead,
 )  # fmt: skip
 
 
