@@ -216,7 +216,7 @@ def planted(
 ) -> dict[str, Any]:
     data = na.load(name, data_root=options.data_root, limit=limit)
     noisy, pairs = with_copies(data, count, seed)
-    found = scan_duplicates(noisy, CopyOptions(seed=seed))
+    found = scan_duplicates(noisy, CopyOptions())
     groups = found.group
     recall = {
         what: float(((groups[own[:, 0]] == groups[own[:, 1]]) & (groups[own[:, 0]] >= 0)).mean())
@@ -227,7 +227,7 @@ def planted(
     links = [
         tuple(pair) for pair in found.links.rows.tolist() if labels[pair[0]] != labels[pair[1]]
     ]
-    same = scan_duplicates(data, CopyOptions(seed=seed))  # copies that are there anyway
+    same = scan_duplicates(data, CopyOptions())  # copies that are there anyway
     there = {int(row): int(group) for row, group in enumerate(same.group) if group >= 0}
     origin = {copy: row for row, copy in true}
 

@@ -229,7 +229,7 @@ def audit(
             probs = scores.run.pred_probs
             found = scan_duplicates(
                 dataset,
-                CopyOptions(seed=seed),
+                CopyOptions(),
                 pred_probs=probs,
                 folder=folder / "duplicates",
                 resume=resume,

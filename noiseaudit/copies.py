@@ -9,7 +9,8 @@ centred correlate by 0.97 without being one photograph, two landscapes never do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from noiseaudit.hamming import Pairs
-from noiseaudit.seeding import generator
 
 __all__ = ["MAX_ERROR", "Links", "Thumbnails", "confirm", "group_links"]
 
 MAX_ERROR = 0.1
 """Greatest 1 - rho of a copy."""
+
+logger = logging.getLogger(__name__)
 
 _SHARE = 0.4  # of the distance of unrelated pictures, up to which a pair is a copy
 _SIDE = 16
@@ -33,6 +35,17 @@ _REFERENCES = 5_000  # pictures that the distance of unrelated ones is read from
 _CLUSTER = 10  # copies of one picture that may lie among them without being taken for unrelated
 _CHAIN = 2.0  # times the distance of a copy that members of one group may be apart
 _BLOCK = 2_000
+_LARGE = 2_000  # members above which a group is not looked through for chains
+_INVERSE = (
+    0,
+    1,
+    2,
+    5,
+    4,
+    3,
+    6,
+    7,
+)  # of the transforms: turns of 90 and 270 degrees undo each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,33 +69,45 @@ class Thumbnails:
     """What pictures are compared by.
 
     Args:
-        inputs: (n, h, w) or (n, h, w, 3) uint8.
-        seed: of the draw of references.
+        inputs: (m, h, w) or (m, h, w, 3) uint8; may be memory-mapped.
+        rows: (n,) which of them.
+        digests: (n, 2) uint64 of the pictures: those with the lowest are references, so that
+            neither order nor seed decides.
+        codes: (n, w) uint64 perceptual hashes.
+        radius: of the hashes; up to half of it a reference counts as a copy itself.
 
     Attributes:
         is_flat: (n,) bool: pictures of one shade, which are like nothing but their exact copies.
     """
 
-    def __init__(self, inputs: NDArray[np.uint8], *, seed: int = 0) -> None:
-        shape = (len(inputs), _SIDE, _SIDE, *inputs.shape[3:])
-        self._small = np.empty(shape, np.uint8)
-        for row, pixels in enumerate(inputs):
-            picture = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-            self._small[row] = np.asarray(picture)
-        self._coarse = np.empty((len(inputs), _COARSE, _COARSE), np.float32)
-        self.is_flat = np.empty(len(inputs), dtype=bool)
+    def __init__(
+        self,
+        inputs: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        digests: NDArray[np.uint64],
+        codes: NDArray[np.uint64],
+        radius: int,
+    ) -> None:
+        n, shape = len(rows), (_SIDE, _SIDE, *inputs.shape[3:])
+        self._codes, self._radius = codes, radius
+        self._small = np.empty((n, *shape), np.uint8)
+        for place, row in enumerate(rows):
+            picture = Image.fromarray(inputs[row]).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+            self._small[place] = np.asarray(picture)
+        self._coarse = np.empty((n, _COARSE, _COARSE), np.float32)
+        self.is_flat = np.empty(n, dtype=bool)
         step = _SIDE // _COARSE
-        for start in range(0, len(inputs), _BLOCK):
+        for start in range(0, n, _BLOCK):
             part = self._small[start : start + _BLOCK]
             deviations = np.sqrt(part.reshape(len(part), _SIDE**2, -1).var(axis=1).mean(axis=1))
             self.is_flat[start : start + _BLOCK] = deviations < _FLAT
-            units = self.units(np.arange(start, start + len(part))).reshape(len(part), *shape[1:])
+            units = self.units(np.arange(start, start + len(part))).reshape(len(part), *shape)
             blocks = units.reshape(len(part), _COARSE, step, _COARSE, step, -1)
             # An orthogonal projection: distances in it are never larger than in full.
             whole = np.sqrt(units[0].size) / _COARSE
             self._coarse[start : start + _BLOCK] = blocks.mean(axis=(2, 4, 5)) * whole
-        references = generator(seed, "duplicate-references").permutation(len(inputs))
-        self._references = np.sort(references[:_REFERENCES])
+        lowest = np.lexsort((digests[:, 1], digests[:, 0]))[:_REFERENCES]
+        self._references = np.sort(lowest)
 
     def units(self, rows: NDArray[np.int64], transform: int = 0) -> NDArray[np.float32]:
         """(p, d) pixels of `rows`, mirrored or turned, less each channel's mean, of length one."""
@@ -124,7 +149,12 @@ class Thumbnails:
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]
             similar = self.units(part) @ known.T
-            similar[part[:, None] == references[None, :]] = -1
+            # What the hash is sure is a copy says nothing of unrelated pictures.
+            apart = np.zeros(similar.shape, np.uint16)
+            for word in range(self._codes.shape[1]):
+                mine, others = self._codes[part, word], self._codes[references, word]
+                apart += np.bitwise_count(mine[:, None] ^ others[None, :])
+            similar[apart <= self._radius // 2] = -1
             nearest = np.partition(similar, -rank, axis=1)[:, -rank]
             squares[start : start + _BLOCK] = 2 - 2 * nearest.astype(np.float64)
         return np.minimum(2 * MAX_ERROR, _SHARE**2 * np.maximum(squares, 0))
@@ -147,6 +177,15 @@ def _transformed(pictures: NDArray[Any], transform: int) -> NDArray[Any]:
     return result
 
 
+def _lower_first(candidates: Iterable[tuple[int, Pairs]]) -> Iterator[tuple[int, Pairs]]:
+    """The same pairs, none of a picture with itself, the lower row first in each."""
+    for transform, (rows, others, distances) in candidates:
+        lower, higher = rows < others, rows > others
+        yield transform, (rows[lower], others[lower], distances[lower])
+        if higher.any():  # what turns b into a turns a into b when it is undone
+            yield _INVERSE[transform], (others[higher], rows[higher], distances[higher])
+
+
 def confirm(candidates: Iterable[tuple[int, Pairs]], thumbnails: Thumbnails) -> Links:
     """The candidates that are copies, each pair once, as it is most alike.
 
@@ -156,9 +195,8 @@ def confirm(candidates: Iterable[tuple[int, Pairs]], thumbnails: Thumbnails) -> 
     """
     found = [np.empty((0, 4), np.int64)]
     squares = [np.empty(0, np.float64)]
-    for transform, (rows, others, distances) in candidates:
-        kept = rows < others  # of a transform and its inverse, and of a picture with itself
-        kept[kept] = thumbnails.may_be_copies(rows[kept], others[kept], transform)
+    for transform, (rows, others, distances) in _lower_first(candidates):
+        kept = thumbnails.may_be_copies(rows, others, transform)
         rows, others, distances = rows[kept], others[kept], distances[kept]
         exact = thumbnails.squared_distances(rows, others, transform)
         near = exact <= 2 * MAX_ERROR
@@ -190,15 +228,22 @@ def group_links(links: Links, n: int, thumbnails: Thumbnails) -> NDArray[np.int6
     _, component = connected_components(graph, directed=False)
     groups = np.full(n, -1, dtype=np.int64)
     linked = np.unique(links.rows)
-    order = linked[np.argsort(component[linked], kind="stable")]
-    bounds = np.flatnonzero(np.diff(component[order])) + 1
+    members = _split_by(component[linked], linked)
+    pairs = _split_by(component[first], np.arange(len(first)))
     total = 0
-    for members in np.split(order, bounds) if len(order) else []:
-        own = np.isin(first, members)
-        for part in _without_chains(members, links.rows[own], links.transforms[own], thumbnails):
+    for rows, own in zip(members, pairs, strict=True):
+        for part in _without_chains(rows, links.rows[own], links.transforms[own], thumbnails):
             groups[part] = total
             total += 1
     return groups
+
+
+def _split_by(keys: NDArray[Any], values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """`values` in one array for each key, in order of keys."""
+    if not len(keys):
+        return []
+    order = np.argsort(keys, kind="stable")
+    return np.split(values[order], np.flatnonzero(np.diff(keys[order])) + 1)
 
 
 def _without_chains(
@@ -208,6 +253,11 @@ def _without_chains(
     thumbnails: Thumbnails,
 ) -> list[NDArray[np.int64]]:
     m = len(members)
+    if m == 2:
+        return [members]
+    if m > _LARGE:
+        logger.warning("a group of %d copies is not looked through for chains", m)
+        return [members]
     place = {int(row): i for i, row in enumerate(members)}
     linked = np.zeros((m, m), dtype=bool)
     for a, b in pairs:
@@ -228,15 +278,22 @@ def _without_chains(
 
 
 def _stars(members: NDArray[np.int64], linked: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """The member with most links among those left (the first of several) and these, repeatedly."""
-    left = np.ones(len(members), dtype=bool)
-    groups: list[NDArray[np.int64]] = []
+    """The member with most links among those left (the first of several) and these, repeatedly.
+
+    A member whose copies are all taken joins the group of the first of them: that it is a copy is
+    confirmed, whatever the rest of the chain.
+    """
+    number = np.full(len(members), -1)
     while True:
+        left = number < 0
         degrees = (linked & left[None, :] & left[:, None]).sum(axis=1)
         centre = int(degrees.argmax())
         if degrees[centre] == 0:
-            return groups
+            break
         chosen = linked[centre] & left
         chosen[centre] = True
-        groups.append(members[chosen])
-        left &= ~chosen
+        number[chosen] = number.max() + 1
+    centres = number.copy()
+    for place in np.flatnonzero(number < 0):
+        number[place] = centres[np.flatnonzero(linked[place] & (centres >= 0))[0]]
+    return _split_by(number, members)

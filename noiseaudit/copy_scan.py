@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_npz, write_npz
 from noiseaudit.copies import Links, Thumbnails, confirm, group_links
-from noiseaudit.dataset import LabeledDataset, Skipped, digest_array
+from noiseaudit.dataset import LabeledDataset, digest_array
 from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.hamming import Pairs, hamming_pairs
 from noiseaudit.manifest import differences, read_manifest, write_manifest
-from noiseaudit.picture_hashes import check_hash, hash_pictures
+from noiseaudit.picture_hashes import PictureHashes, check_hash, hash_pictures
 
 __all__ = ["CopyOptions", "CopyScan", "scan_copies"]
 
@@ -32,7 +34,6 @@ class CopyOptions:
         hash_size: bits along a side of the hash.
         radius: greatest Hamming distance of candidates; None for an eighth of the bits, made even.
         transforms: whether mirrored and turned copies count.
-        seed: of the draw of pictures that copies are compared with.
 
     Raises:
         UsageError: for a value that it cannot have.
@@ -42,9 +43,12 @@ class CopyOptions:
     hash_size: int = 8
     radius: int | None = None
     transforms: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("hash_size", "radius"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _whole(value, name))
         check_hash(self.hash, self.hash_size)
         bits = self.hash_size * self.hash_size
         if self.radius is None:
@@ -58,21 +62,28 @@ class CopyOptions:
         return 0 if self.radius is None else self.radius
 
 
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool):
+        raise UsageError(f"{name} must be a whole number; got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{name} must be a whole number; got {value!r}") from error
+
+
 @dataclass(frozen=True, eq=False)
 class CopyScan:
     """Of n examples.
 
     Attributes:
-        original: (n,) int64, the first row with the same pixels; -1 if it could not be read.
+        original: (n,) int64, the first row with the same pixels.
         group: (n,) int64, near copies that belong together, -1 without any.
         links: confirmed near pairs, of originals.
-        skipped: examples that could not be read.
     """
 
     original: NDArray[np.int64]
     group: NDArray[np.int64]
     links: Links
-    skipped: tuple[Skipped, ...]
 
 
 def scan_copies(
@@ -84,17 +95,24 @@ def scan_copies(
     progress: bool = False,
 ) -> CopyScan:
     """Find the copies, or read them from `folder` where they were found with the same options."""
-    config = {"format": _FORMAT, **asdict(options), **_identity(dataset)}
+    versions = {name: version(name) for name in ("imagehash", "pillow")}
+    config = {"format": _FORMAT, **asdict(options), **_identity(dataset), "versions": versions}
     if folder is not None and resume and (stored := _stored(folder, config)) is not None:
         return stored
-    found = _scan(dataset, options, progress)
-    if folder is not None:
+    hashes = hash_pictures(
+        dataset,
+        kind=options.hash,
+        hash_size=options.hash_size,
+        transforms=options.transforms,
+        progress=progress,
+    )
+    found = _scan(dataset, options, hashes)
+    if folder is not None and hashes.complete:
         make_folder(folder)
         arrays = {"original": found.original, "group": found.group}
         arrays |= {f"link_{name}": values for name, values in vars(found.links).items()}
         write_npz(folder / "copies.npz", arrays)
-        skipped = [asdict(item) for item in found.skipped]
-        write_manifest(folder / "manifest.json", {"config": config, "skipped": skipped})
+        write_manifest(folder / "manifest.json", {"config": config})
     return found
 
 
@@ -109,45 +127,34 @@ def _stored(folder: Path, config: dict[str, Any]) -> CopyScan | None:
             return None
         arrays = read_npz(folder / "copies.npz")
         links = {key[5:]: values for key, values in arrays.items() if key.startswith("link_")}
-        skipped = tuple(Skipped(**item) for item in manifest["skipped"])
-        return CopyScan(arrays["original"], arrays["group"], Links(**links), skipped)
+        return CopyScan(arrays["original"], arrays["group"], Links(**links))
     except (OutputError, KeyError, TypeError):
         return None  # damaged: found again
 
 
-def _scan(dataset: LabeledDataset, options: CopyOptions, progress: bool) -> CopyScan:
-    hashes = hash_pictures(
-        dataset,
-        kind=options.hash,
-        hash_size=options.hash_size,
-        transforms=options.transforms,
-        progress=progress,
-    )
-    readable = np.flatnonzero(hashes.readable)
-    _, first, copy_of = np.unique(
-        hashes.digests[readable], axis=0, return_index=True, return_inverse=True
-    )
-    firsts, original = readable[first], np.full(len(dataset), -1, np.int64)
-    original[readable] = firsts[copy_of.ravel()]
-    group = np.full(len(dataset), -1, np.int64)
+def _scan(dataset: LabeledDataset, options: CopyOptions, hashes: PictureHashes) -> CopyScan:
     none = np.empty(0, np.int64)
     links = Links(none.reshape(0, 2), none, np.empty(0), none)
-    if dataset.kind == "images" and len(firsts):
-        links, near = _near(dataset.inputs, np.sort(firsts), hashes.codes, options)
-        group[readable] = near[original[readable]]
-    return CopyScan(original, group, links, hashes.skipped)
+    _, first, copy_of = np.unique(hashes.digests, axis=0, return_index=True, return_inverse=True)
+    original = first[copy_of.ravel()].astype(np.int64)
+    group = np.full(len(dataset), -1, np.int64)
+    if dataset.kind == "images" and len(dataset):
+        links, near = _near(dataset.inputs, np.sort(first), hashes, options)
+        group = near[original]
+    return CopyScan(original, group, links)
 
 
 def _near(
     inputs: NDArray[np.uint8],
     rows: NDArray[np.int64],
-    codes: NDArray[np.uint64],
+    hashes: PictureHashes,
     options: CopyOptions,
 ) -> tuple[Links, NDArray[np.int64]]:
     """Confirmed pairs among `rows`, and the group of every example of the data set."""
-    thumbnails = Thumbnails(inputs[rows], seed=options.seed)
+    codes = hashes.codes[rows]
+    thumbnails = Thumbnails(inputs, rows, hashes.digests[rows], codes[:, 0], options.most_off)
     varied = np.flatnonzero(~thumbnails.is_flat)
-    own = codes[rows[varied]]
+    own = codes[varied]
 
     def candidates() -> Iterator[tuple[int, Pairs]]:
         for transform in range(own.shape[1]):

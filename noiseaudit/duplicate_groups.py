@@ -1,7 +1,7 @@
 """Groups of copies among the examples of a data set, and what to do about each.
 
 A conflict - one picture, several given labels - is certain evidence where a score is only
-suspicion: all labels of the group but one are wrong. Copies with one label are wasteful; copies
+suspicion: at most one of its labels is right. Copies with one label are wasteful; copies
 across splits leak.
 """
 
@@ -105,8 +105,8 @@ class DuplicateGroups:
         same = "identical to" if self.is_exact[number] else "the same picture as"
         if not self.is_conflict[number]:
             return f"{same} sample {_listed(str(ids[other]) for other in others)}, same label"
-        odd = [f"{ids[o]}, labelled {names[labels[o]]}" for o in others if labels[o] != labels[row]]
-        text = f"{same} sample {_listed(iter(odd))}"
+        odd = (f"{ids[o]}, labelled {names[labels[o]]}" for o in others if labels[o] != labels[row])
+        text = f"{same} sample {_listed(odd)}"
         believed = int(self.believed[number])
         if believed >= 0:
             return f"{text}; the model believes {names[believed]}"

@@ -15,7 +15,7 @@ from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import NONE, UNKNOWN, DuplicateGroups, differ
 from noiseaudit.errors import DataError
 
-__all__ = ["scan_duplicates"]
+__all__ = ["check_belief", "scan_duplicates"]
 
 _BELIEF = 0.5  # mean probability that the believed label has at least,
 _LEAD = 2.0  # and how many times that of the group's next one
@@ -42,17 +42,28 @@ def scan_duplicates(
         progress: show bars on stderr when it is a terminal.
 
     Raises:
-        DataError: if `pred_probs` are not (n, k) and finite.
+        DataError: see `check_belief`.
     """
-    probs = None if pred_probs is None else np.asarray(pred_probs)
-    if probs is not None:
-        if probs.shape != (len(dataset), dataset.num_classes):
-            wanted = (len(dataset), dataset.num_classes)
-            raise DataError(f"pred_probs must have shape {wanted}; got {probs.shape}")
-        check_finite(probs, "pred_probs")
+    probs = None if pred_probs is None else check_belief(pred_probs, dataset)
     chosen = CopyOptions() if options is None else options
     copies = scan_copies(dataset, chosen, folder, resume=resume, progress=progress)
     return _assemble(dataset, copies, probs)
+
+
+def check_belief(pred_probs: ArrayLike, dataset: LabeledDataset) -> NDArray[Any]:
+    """The probabilities that conflicts are judged by, checked.
+
+    Raises:
+        DataError: if they are not (n, k) and in [0, 1].
+    """
+    probs = np.asarray(pred_probs)
+    wanted = (len(dataset), dataset.num_classes)
+    if probs.shape != wanted:
+        raise DataError(f"pred_probs must have shape {wanted}; got {probs.shape}")
+    check_finite(probs, "pred_probs")
+    if probs.size and not (probs.min() >= 0 and probs.max() <= 1 + 1e-6):
+        raise DataError("pred_probs must lie in [0, 1]: logits and log-probabilities do not")
+    return probs
 
 
 def _assemble(
@@ -60,8 +71,7 @@ def _assemble(
 ) -> DuplicateGroups:
     """Join exact copies to the groups of near ones, and put the groups in order."""
     original, group, links = copies.original, copies.group, copies.links
-    counts = np.bincount(original[original >= 0], minlength=len(dataset))
-    has_exact = (original >= 0) & (counts[original] > 1)
+    has_exact = np.bincount(original, minlength=len(dataset))[original] > 1
     alone = has_exact & (group < 0)
     group = np.where(alone, original + group.max(initial=-1) + 1, group)
     numbers, group = np.unique(group, return_inverse=True)
@@ -90,7 +100,7 @@ def _assemble(
         distance,
         np.empty(0, str),
         links,
-        (*dataset.skipped, *copies.skipped),
+        dataset.skipped,
     )
     order = np.lexsort((
         [dataset.ids[rows[0]] for rows in found.members], ~found.is_leak, ~found.is_conflict,
@@ -137,8 +147,13 @@ def _actions(dataset: LabeledDataset, rows: NDArray[np.int64], believed: int) ->
     )  # fmt: skip
     right = labels == believed
     kept = bool((fixed & right).any())
+    sources = [""] * len(rows) if dataset.sources is None else dataset.sources[rows].tolist()
+    seen: set[str] = set()
     actions = []
-    for is_fixed, is_right in zip(fixed, right, strict=True):
+    for is_fixed, is_right, source in zip(fixed, right, sources, strict=True):
+        if is_right and source and source in seen:  # one file, listed twice: it must stay
+            actions.append("keep")
+            continue
         if is_fixed:
             actions.append("keep" if is_right else "review")
         elif believed == UNKNOWN:
@@ -146,6 +161,7 @@ def _actions(dataset: LabeledDataset, rows: NDArray[np.int64], believed: int) ->
         elif is_right and not kept:
             actions.append("keep")
             kept = True
+            seen.add(source)
         else:
             actions.append("remove")
     return actions

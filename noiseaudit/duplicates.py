@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from noiseaudit._io import write_csv, write_json
 from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import DuplicateGroups
-from noiseaudit.duplicate_scan import scan_duplicates
+from noiseaudit.duplicate_scan import check_belief, scan_duplicates
 from noiseaudit.duplicates_presentation import build_duplicates_document
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
@@ -33,7 +33,6 @@ def find_duplicates(
     radius: int | None = None,
     transforms: bool = False,
     pred_probs: ArrayLike | None = None,
-    seed: int = 0,
     resume: bool = True,
     progress: bool = False,
 ) -> DuplicateGroups:
@@ -57,24 +56,26 @@ def find_duplicates(
         transforms: whether to look for mirrored and turned copies too, at eight times the cost.
         pred_probs: (n, k) probabilities of the classes, out-of-sample or averaged over training,
             to say which of conflicting labels is believed.
-        seed: of the draw of pictures that copies are compared with.
-        resume: False overwrites what another scan left in `out`.
+        resume: use what an earlier scan of the same data left in `out`; False starts over, and
+            overwrites one with other options.
         progress: show bars on stderr when it is a terminal.
 
     Raises:
         DataError: if the source cannot be used.
         UsageError: for an option that does not exist or does not fit.
         OutputError: if `out` cannot be written or belongs to something else.
-        ManifestMismatchError: if `out` holds a scan of other data or settings.
+        ManifestMismatchError: if `out` holds a scan with other options.
     """
-    options = CopyOptions(hash_name, hash_size, radius, transforms, seed)
+    options = CopyOptions(hash_name, hash_size, radius, transforms)
     dataset = load(source, progress=progress)
+    if pred_probs is not None:
+        check_belief(pred_probs, dataset)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "command": "duplicates",
         "source": dataset.name,
+        "data": dataset.fingerprint,  # not in config: pictures may be added
         "config": {
-            "data": dataset.fingerprint,
             **asdict(options),
         },
         "versions": package_versions(),

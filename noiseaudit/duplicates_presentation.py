@@ -122,8 +122,7 @@ def build_duplicates_document(
         ),
         notes=tuple(notes),
         settings=(
-            *((name.replace("_", " "), str(value)) for name, value in manifest["config"].items()
-              if name != "data"),
+            *((name.replace("_", " "), str(value)) for name, value in manifest["config"].items()),
             ("versions", ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())),
         ),
         version=manifest["versions"]["noiseaudit"],

@@ -190,14 +190,31 @@ def decode_picture(path: Path, size: tuple[int, int], *, grey: bool) -> NDArray[
     return np.asarray(_resized(picture, size))
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(data: bytes) -> tuple[Image.Image, NDArray[Any] | None]:
     """The first frame of a picture file in full size and upright: L or RGB, by the same rules.
+
+    With it the pixels by which it is identical to another: with their transparency and all their
+    bits, which L and RGB lose; None of several frames, which are identical as files only.
+
+    Args:
+        data: the file's bytes.
 
     Raises:
         OSError: and the rest of `UNREADABLE`, if it cannot be read.
     """
-    with Image.open(path) as image:
-        return _to_eight_bits(_upright(image))
+    with Image.open(io.BytesIO(data)) as image:
+        frames = getattr(image, "n_frames", 1)
+        upright = _upright(image)
+        picture = _to_eight_bits(upright)
+        if frames > 1:
+            return picture, None
+        if upright.mode.startswith(("I", "F")):
+            return picture, np.asarray(upright)
+        if upright.has_transparency_data:
+            pixels = np.asarray(upright.convert("RGBA"))
+            if (pixels[..., 3] < 255).any():
+                return picture, pixels
+        return picture, np.asarray(picture)
 
 
 def resize_array(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

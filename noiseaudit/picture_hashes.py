@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from noiseaudit._io import make_folder, read_npz, write_npz
-from noiseaudit.dataset import LabeledDataset, Skipped
+from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import NoiseAuditWarning, OutputError, UsageError, check_name
 from noiseaudit.image_cache import cache_folder, in_parallel, picture_headers
 from noiseaudit.images import UNREADABLE, open_picture, unreadable_reason
@@ -27,7 +28,8 @@ from noiseaudit.images import UNREADABLE, open_picture, unreadable_reason
 __all__ = ["HASHES", "TRANSFORMS", "PictureHashes", "check_hash", "hash_pictures"]
 
 HASHES = ("phash", "dhash", "whash", "ahash")
-"""Names of the perceptual hashes: of the cosine transform, of gradients, of wavelets, of means."""
+"""Names of the perceptual hashes: of the cosine transform, of gradients, of wavelets (of pictures
+brought to 64 pixels), of means."""
 
 TRANSFORMS = ("", *(item.name.lower() for item in Image.Transpose))
 """As is, then the seven ways to mirror and turn a picture, as Pillow names them."""
@@ -45,14 +47,12 @@ class PictureHashes:
         digests: (n, 2) uint64, equal where pixels are; a grey picture stored as RGB is grey.
         codes: (n, v, w) uint64 perceptual hash in words of 64 bits, as is and in the v - 1
             `TRANSFORMS`; v is 0 for vectors.
-        skipped: examples whose file could not be read; their values are all zero.
-        readable: (n,) bool, the others.
+        complete: whether all files could be read; `inputs` stand in for those that could not.
     """
 
     digests: NDArray[np.uint64]
     codes: NDArray[np.uint64]
-    skipped: tuple[Skipped, ...]
-    readable: NDArray[np.bool_]
+    complete: bool
 
 
 def check_hash(kind: str, hash_size: int) -> None:
@@ -79,7 +79,8 @@ def hash_pictures(
 ) -> PictureHashes:
     """Digests and perceptual hashes of all examples; vectors have only digests.
 
-    Files are read in full size where every example has one; otherwise `inputs` are hashed.
+    Files are read in full size where every example has one; otherwise, and in place of files that
+    cannot be read any more, `inputs` are hashed.
 
     Cost: 0.15 ms a picture of 32 x 32 on one core, eight times that with `transforms`, and the
     decoding of files. Source: `imagehash`, whose functions are called as they are.
@@ -100,31 +101,37 @@ def hash_pictures(
         rows = [_digest(row) for row in dataset.inputs]
         digests = np.frombuffer(b"".join(rows), np.uint64).reshape(n, 2)
         empty = np.zeros((n, 0, 1), np.uint64)
-        return PictureHashes(digests, empty, (), np.ones(n, dtype=bool))
+        return PictureHashes(digests, empty, complete=True)
     one = partial(_record, kind=kind, hash_size=hash_size, transforms=transforms)
-    reasons: dict[int, str] = {}
+    records: dict[int, NDArray[np.uint64]] = {}
     if dataset.root is not None and dataset.sources is not None and (dataset.sources != "").all():
         name = f"{kind}-{hash_size}{'-transforms' if transforms else ''}"
         records, reasons = _hash_files(dataset.root, dataset.sources.tolist(), name, one, progress)
-    else:
-        found = in_parallel(
-            lambda row: one(Image.fromarray(dataset.inputs[row])), range(n), "hashing pictures",
-            progress,
-        )  # fmt: skip
-        records = dict(enumerate(found))
-    width = 2 + len(TRANSFORMS if transforms else TRANSFORMS[:1]) * _words(hash_size)
-    table = np.zeros((n, width), np.uint64)
+        if reasons:
+            first = min(reasons)
+            warnings.warn(
+                f"{len(reasons)} pictures cannot be read again in full size, first "
+                f"{dataset.sources[first]!r} ({reasons[first]}); what was loaded of them is "
+                "compared instead",
+                NoiseAuditWarning,
+                stacklevel=2,
+            )
+    rest = [row for row in range(n) if row not in records]
+    complete = not rest or not records
+
+    def of_inputs(row: int) -> NDArray[np.uint64]:
+        picture = Image.fromarray(dataset.inputs[row])
+        return one(picture, np.asarray(picture))
+
+    found = in_parallel(of_inputs, rest, "hashing pictures", progress)
+    records |= zip(rest, found, strict=True)
+    views = len(TRANSFORMS) if transforms else 1
+    words = _words(hash_size)
+    table = np.zeros((n, 2 + views * words), np.uint64)
     for row, values in records.items():
         table[row] = values
-    sources = dataset.sources
-    skipped = tuple(
-        Skipped(int(dataset.ids[row]), "" if sources is None else str(sources[row]), reason)
-        for row, reason in sorted(reasons.items())
-    )
-    readable = np.ones(n, dtype=bool)
-    readable[list(reasons)] = False
-    codes = table[:, 2:].reshape(n, -1, _words(hash_size))
-    return PictureHashes(table[:, :2].copy(), codes, skipped, readable)
+    codes = table[:, 2:].reshape(n, views, words)
+    return PictureHashes(table[:, :2].copy(), codes, complete)
 
 
 def _words(hash_size: int) -> int:
@@ -132,9 +139,9 @@ def _words(hash_size: int) -> int:
 
 
 def _record(
-    picture: Image.Image, *, kind: str, hash_size: int, transforms: bool
+    picture: Image.Image, pixels: NDArray[Any], *, kind: str, hash_size: int, transforms: bool
 ) -> NDArray[np.uint64]:
-    """Digest and hashes of one picture, in one row of words."""
+    """Digest of `pixels` and hashes of the picture, in one row of words."""
     import imagehash
 
     functions: dict[str, Callable[..., imagehash.ImageHash]] = {
@@ -154,8 +161,7 @@ def _record(
         ]
     bits = np.zeros((len(hashes), _words(hash_size) * 64), dtype=bool)
     bits[:, : hash_size * hash_size] = np.stack(hashes).reshape(len(hashes), -1)
-    pixels = np.asarray(picture)
-    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+    if pixels.ndim == 3 and pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     digest = np.frombuffer(_digest(pixels), np.uint64)
     return np.concatenate([digest, np.packbits(bits, axis=1).view(np.uint64).ravel()])
@@ -171,7 +177,7 @@ def _hash_files(
     root: Path,
     files: Sequence[str],
     name: str,
-    one: Callable[[Image.Image], NDArray[np.uint64]],
+    one: Callable[[Image.Image, NDArray[Any]], NDArray[np.uint64]],
     progress: bool,
 ) -> tuple[dict[int, NDArray[np.uint64]], dict[int, str]]:
     """The record of each file by position, from the cache where it is, and what cannot be read."""
@@ -184,7 +190,12 @@ def _hash_files(
 
     def record_or_reason(digest: bytes) -> NDArray[np.uint64] | str:
         try:
-            return one(open_picture(root / files[place[digest]]))
+            data = (root / files[place[digest]]).read_bytes()
+            if hashlib.blake2b(data, digest_size=16).digest() != digest:
+                return "it changed while it was being read"
+            picture, pixels = open_picture(data)
+            own = np.frombuffer(digest, np.uint8) if pixels is None else pixels
+            return one(picture, own)
         except UNREADABLE as error:
             return unreadable_reason(error)
 
@@ -208,7 +219,10 @@ def _read_cache(path: Path) -> dict[bytes, NDArray[np.uint64]]:
         stored = read_npz(path, ("keys", "records"))
     except OutputError:
         return {}  # absent or damaged: pictures are hashed again
-    return {key.tobytes(): record for key, record in zip(*stored.values(), strict=True)}
+    keys, records = stored["keys"], stored["records"]
+    if keys.shape != (len(records), 16) or records.ndim != 2:
+        return {}
+    return {key.tobytes(): record for key, record in zip(keys, records, strict=True)}
 
 
 def _write_cache(path: Path, known: dict[bytes, NDArray[np.uint64]]) -> None:

@@ -121,7 +121,7 @@ def _conflicts(found: DuplicateGroups | None) -> str:
     if not count:
         return ""
     what = "picture has copies" if count == 1 else "pictures have copies"
-    return f" {count:,} {what} under conflicting labels, which is certain."
+    return f" {count:,} {what} under conflicting labels, confirmed on pixels."
 
 
 def _facts(dataset: LabeledDataset) -> tuple[tuple[str, str], ...]:

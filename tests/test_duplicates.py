@@ -19,6 +19,7 @@ from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import DuplicateGroups
 from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
+from noiseaudit.hamming import hamming_pairs
 from noiseaudit.picture_hashes import HASHES, hash_pictures
 
 CLI = "from noiseaudit.cli import main; main()"
@@ -163,7 +164,9 @@ def test_pictures_of_one_kind_are_no_copies():
     correlated = np.corrcoef(inputs.reshape(400, -1).astype(float))
     assert np.median(correlated) > 0.9  # each would pass a fixed limit
     data = na.LabeledDataset(inputs, np.arange(400) % 2, ("a", "b"))
-    assert len(scan_duplicates(data, CopyOptions(radius=20))) == 0
+    codes = hash_pictures(data).codes[:, 0]
+    assert sum(len(rows) for rows, _, _ in hamming_pairs(codes, radius=12)) > 20
+    assert len(scan_duplicates(data, CopyOptions(radius=12))) == 0
 
 
 def test_a_chain_does_not_join_different_pictures(photographs):
@@ -181,12 +184,139 @@ def test_a_chain_does_not_join_different_pictures(photographs):
     assert blank > 0  # the links that were cut are still listed
 
 
-def test_many_copies_of_one_picture_in_a_small_set_are_one_group(photographs):
-    copies = [reencoded(photographs[24], quality) for quality in (90, 80, 70, 60, 50, 40)]
-    found = scan_duplicates(dataset([*photographs, *copies], [0] * 66))
-    assert [rows.tolist() for rows in found.members] == [[24, 60, 61, 62, 63, 64, 65]]
-    assert found.action[[24, 60, 65]].tolist() == ["keep", "remove", "remove"]
-    assert found.summary()["spare_copies"] == 6
+@pytest.mark.parametrize("copies", [6, 20, 55])
+def test_many_copies_of_one_picture_in_a_small_set_are_one_group(photographs, copies):
+    qualities = np.linspace(95, 40, copies).astype(int)
+    same = [reencoded(photographs[24], int(quality)) for quality in qualities]
+    found = scan_duplicates(dataset([*photographs, *same], [0] * (60 + copies)))
+    assert [rows.tolist() for rows in found.members] == [[24, *range(60, 60 + copies)]]
+    assert found.action[24] == "keep"
+    assert (found.action[60:] == "remove").all()
+    assert found.summary()["spare_copies"] == copies
+
+
+def test_order_of_rows_does_not_matter(photographs):
+    turned = [
+        photographs[i].transpose(t) for i, t in zip(range(20, 27), Image.Transpose, strict=True)
+    ]
+    data = dataset([*photographs, *turned, *map(changed, photographs[30:40])], [0] * 77)
+    shuffled = np.random.default_rng(0).permutation(77)
+    first, second = (
+        scan_duplicates(part, CopyOptions(transforms=True))
+        for part in (data, data.subset(shuffled))
+    )
+    ids = [
+        {tuple(sorted(found.dataset.ids[rows])) for rows in found.members}
+        for found in (first, second)
+    ]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) >= 15
+
+
+def test_a_chain_that_is_cut_loses_no_conflict(photographs):
+    first, last = (np.asarray(photographs[i]).astype(float) for i in (23, 40))
+    steps = [Image.fromarray(np.uint8((1 - t) * first + t * last)) for t in np.linspace(0, 1, 31)]
+    for odd in range(1, 31):
+        labels = [0] * 31 + [1] * 58
+        labels[odd] = 1
+        pictures = [p for i, p in enumerate(photographs) if i not in (23, 40)]
+        found = scan_duplicates(dataset([*steps, *pictures], labels), CopyOptions(radius=30))
+        linked = found.links.rows[(found.links.rows == odd).any(axis=1)]
+        if len(linked):
+            assert found.in_conflict()[odd]
+        if odd > 4:
+            break
+
+
+def test_pictures_that_differ_only_in_transparency_or_depth_are_not_identical(tmp_path):
+    shapes = []
+    for box in ((8, 8, 40, 40), (20, 20, 60, 60)):
+        alpha = Image.new("L", (64, 64), 0)
+        alpha.paste(255, box)
+        picture = Image.new("RGBA", (64, 64), "white")
+        picture.putalpha(alpha)
+        shapes.append(picture)
+    deep = np.random.default_rng(0).integers(0, 2**16, (32, 32)).astype(np.uint16)
+    other = deep.copy()
+    other[:4] ^= 3
+    root = folder_of(
+        tmp_path / "d",
+        {
+            "a/ellipse.png": shapes[0], "b/square.png": shapes[1], "b/copy.png": shapes[0],
+            "a/deep.png": Image.fromarray(deep), "b/deep.png": Image.fromarray(other),
+        },
+    )  # fmt: skip
+    frame = na.find_duplicates(root).to_frame()
+    exact = frame[frame.kind == "exact"]
+    assert set(exact.source) == {"a/ellipse.png", "b/copy.png"}
+
+
+def test_a_file_that_is_listed_twice_is_never_to_be_removed(tmp_path, photographs):
+    folder_of(tmp_path, {f"{i}.png": photographs[i] for i in range(20, 24)})
+    table = tmp_path / "data.csv"
+    table.write_text("path,label\n20.png,a\n21.png,b\n20.png,a\n22.png,b\n")
+    found = na.find_duplicates(table)
+    assert found.to_frame()["action"].tolist() == ["keep", "keep"]
+
+
+def test_pictures_that_are_gone_are_compared_as_they_were_loaded(tmp_path, photographs):
+    root = folder_of(tmp_path / "d", {f"a/{i}.png": photographs[i] for i in range(20, 25)})
+    folder_of(root, {f"b/{i}.png": photographs[i] for i in range(24, 28)})
+    data = na.load(root)
+    root.rename(tmp_path / "away")
+    with pytest.warns(na.NoiseAuditWarning, match="9 pictures cannot be read again"):
+        gone = na.find_duplicates(data, out=tmp_path / "out")
+    assert gone.summary()["conflicts"] == 1
+    (tmp_path / "away").rename(root)
+    assert na.find_duplicates(data, out=tmp_path / "out").summary()["conflicts"] == 1
+
+
+def test_a_picture_that_changes_while_it_is_read_poisons_no_cache(
+    tmp_path, photographs, monkeypatch
+):
+    root = folder_of(tmp_path / "d", {f"a/{i}.png": photographs[i] for i in range(20, 25)})
+    folder_of(root, {f"b/{i}.png": photographs[i] for i in range(30, 34)})
+    data, victim = na.load(root), root / "a" / "20.png"
+    whole, real = victim.read_bytes(), picture_hashes.picture_headers
+
+    def overwritten(*words, **options):
+        found = real(*words, **options)
+        victim.write_bytes((root / "b" / "30.png").read_bytes())
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(picture_hashes, "picture_headers", overwritten)
+        with pytest.warns(na.NoiseAuditWarning, match="changed while it was being read"):
+            na.find_duplicates(data)
+    victim.write_bytes(whole)
+    assert len(na.find_duplicates(na.load(root))) == 0
+
+
+def test_pictures_can_be_added_to_a_finished_scan(tmp_path, photographs):
+    root = folder_of(tmp_path / "d", {f"a/{i}.png": photographs[i] for i in range(20, 25)})
+    folder_of(root, {f"b/{i}.png": photographs[i] for i in range(25, 28)})
+    assert len(na.find_duplicates(root, out=tmp_path / "out")) == 0
+    folder_of(root, {"b/new.png": photographs[20]})
+    assert na.find_duplicates(root, out=tmp_path / "out").summary()["conflicts"] == 1
+
+
+def test_hashes_of_one_kind_are_not_taken_for_another(tmp_path, photographs):
+    root = folder_of(tmp_path / "d", {f"a/{i}.png": photographs[i] for i in range(20, 25)})
+    folder_of(root, {f"b/{i}.png": photographs[i] for i in range(25, 28)})
+    data = na.load(root)
+    for options in ({}, {"kind": "dhash"}, {"hash_size": 16}, {"transforms": True}):
+        first = hash_pictures(data, **options)
+        array = na.LabeledDataset(
+            np.stack([np.asarray(photographs[i]) for i in range(20, 28)]),
+            data.labels,
+            data.class_names,
+        )
+        assert np.array_equal(first.codes, hash_pictures(array, **options).codes)
+
+
+def test_no_pictures_at_all():
+    empty = na.LabeledDataset(np.empty((0, 8, 8), np.uint8), np.empty(0, int), ("a", "b"))
+    assert len(scan_duplicates(empty)) == 0
 
 
 def group(labels, probs=None, split=None):
@@ -214,6 +344,8 @@ def test_actions_by_hand():
     assert group([1, 1], split=["train", "test"]) == (["remove", "keep"], 1)
     assert group([0, 1], [0.9, 0.1, 0], ["train", "test"]) == (["keep", "review"], 0)
     assert group([0, 1], split=["val", "test"]) == (["review", "review"], -2)
+    assert group([0, 1], [0.1, 0.9, 0], ["val", "train"]) == (["review", "keep"], 1)
+    assert group([0, 1], [0.6, 0.4, 0]) == (["remove", "remove"], -1)  # likely, but no clear lead
 
 
 def test_conflicts_come_first_then_leaks(photographs):
@@ -278,9 +410,7 @@ def test_only_new_pictures_are_hashed(tmp_path, photographs, monkeypatch):
     first = na.find_duplicates(root)
     opened = []
     real = picture_hashes.open_picture
-    monkeypatch.setattr(
-        picture_hashes, "open_picture", lambda path: opened.append(path.name) or real(path)
-    )
+    monkeypatch.setattr(picture_hashes, "open_picture", lambda data: opened.append(1) or real(data))
     again = na.find_duplicates(root)
     assert opened == []
     assert again.to_frame().equals(first.to_frame())
@@ -289,7 +419,7 @@ def test_only_new_pictures_are_hashed(tmp_path, photographs, monkeypatch):
     assert opened == []  # by content: it is a copy of a known file
     folder_of(root, {"b/newer.png": photographs[20]})
     na.find_duplicates(root)
-    assert opened == ["newer.png"]
+    assert opened == [1]
 
 
 def test_odd_pictures_are_scanned_or_reported(tmp_path, photographs):
@@ -373,9 +503,7 @@ def test_command_line(tmp_path, photographs):
     assert (summary["conflicts"], summary["leaks"], summary["spare_copies"]) == (1, 1, 1)
     with (out / "groups.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["conflict"] for row in rows} == {"true", "false"} or {
-        row["conflict"] for row in rows
-    } == {"True", "False"}
+    assert {row["conflict"] for row in rows} == {"True", "False"}
     assert json.loads((out / "manifest.json").read_text())["status"] == "done"
 
 
@@ -389,13 +517,19 @@ def test_what_it_refuses(photographs, tmp_path):
         CopyOptions(hash_size=64)
     with pytest.raises(UsageError, match=r"0\.\.63"):
         CopyOptions(radius=64)
+    with pytest.raises(UsageError, match="whole number"):
+        CopyOptions(radius=6.5)
     with pytest.raises(DataError, match=r"shape \(3, 2\)"):
         scan_duplicates(data, pred_probs=np.zeros((3, 3)))
+    with pytest.raises(DataError, match="log-probabilities"):
+        scan_duplicates(data, pred_probs=np.full((3, 2), -1.5))
     assert [CopyOptions(hash_size=size).radius for size in (8, 16)] == [8, 32]
 
 
 def test_the_coarse_bound_is_never_above_the_distance(photographs):
-    thumbnails = Thumbnails(np.stack([np.asarray(picture) for picture in photographs]))
+    data = dataset(photographs, [0] * 60)
+    hashes = hash_pictures(data)
+    thumbnails = Thumbnails(data.inputs, np.arange(60), hashes.digests, hashes.codes[:, 0], 8)
     rows, others = np.triu_indices(60, 1)
     for transform in (0, 3):
         full = thumbnails.squared_distances(rows, others, transform)

@@ -57,7 +57,7 @@ def duplicates(
         from noiseaudit.duplicates import find_duplicates
         from noiseaudit.loaders import load
 
-        CopyOptions(hash_name, hash_size, radius, transforms, seed)  # told of before decoding
+        CopyOptions(hash_name, hash_size, radius, transforms)  # told of before decoding
         make_folder(out)
         dataset = load(
             source,
@@ -78,7 +78,6 @@ def duplicates(
             hash_size=hash_size,
             radius=radius,
             transforms=transforms,
-            seed=seed,
             resume=resume,
             progress=not quiet,
         )
