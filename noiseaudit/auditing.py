@@ -286,19 +286,20 @@ def _assemble(
 
 
 def rebuild_report(folder: str | Path) -> Path:
-    """Write `report.html` anew from the `report.json` of a finished audit; returns its path.
+    """Write `report.html` anew from the `report.json` of a finished audit or scan; its path.
 
     Raises:
-        OutputError: if the folder holds no finished audit, or one of a newer format.
+        OutputError: if the folder holds no finished audit or scan for duplicates, or one of a newer
+            format.
     """
     folder = Path(folder)
     stored = read_manifest(folder / "manifest.json")
-    if stored is None or stored.get("command") != "audit":
+    if stored is None or stored.get("command") not in ("audit", "duplicates"):
         raise OutputError(
             f"{folder} holds no audit; 'noiseaudit audit ... --out {folder}' makes one"
         )
     if stored.get("status") != "done" or not (folder / "report.json").exists():
-        raise OutputError(f"the audit in {folder} is not finished; run its command again to go on")
+        raise OutputError(f"the {stored['command']} run in {folder} is not finished; run it again")
     path = folder / "report.html"
     write_report(document_from_dict(read_json(folder / "report.json")), path)
     return path

@@ -505,6 +505,9 @@ def test_command_line(tmp_path, photographs):
         rows = list(csv.DictReader(file))
     assert {row["conflict"] for row in rows} == {"True", "False"}
     assert json.loads((out / "manifest.json").read_text())["status"] == "done"
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    assert na.rebuild_report(out).read_text() == page
 
 
 def test_what_it_refuses(photographs, tmp_path):
