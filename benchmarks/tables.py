@@ -265,9 +265,8 @@ def duplicates_harness() -> str:
             for what in ("auroc", "average_precision", "removal_rate")
         ]
         rows.append([f"`{name}`", *cells])
-    rows.append(
-        ["duplicates: conflicts found", "", "", percent([r["conflicts_found"] for r in found], 1)]
-    )
+    confirmed = percent([row["conflicts_found"] for row in found], 1)
+    rows.append(["duplicates", "", "", f"{confirmed} confirmed"])
     return table(["", "AUROC %", "AP %", "removal %"], rows)
 
 
@@ -343,7 +342,8 @@ def recorder_overhead() -> str:
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
     cscores_agreement, cscores_batching, cscores_detection, cscores_dynamics,
-    retraining, duplicates_scans, duplicates_planted, recorder_overhead,
+    retraining, duplicates_scans, duplicates_planted, duplicates_harness,
+    recorder_overhead,
 )  # fmt: skip
 
 
