@@ -71,7 +71,7 @@ DIGITS = Setup("digits", {"model": "mlp", "epochs": 3}, 200, 0.5, 10)
 # The rates of the paper's Table 3, under its stagewise schedule and constant, and Adam.
 RECIPES: dict[str, dict[str, Any]] = {
     "triangular": {},
-    "stagewise": {"schedule": "stagewise"},
+    "stagewise": {"schedule": "stagewise", "learning_rate": 0.1},
     **{
         f"constant {rate:g}": {"schedule": "constant", "learning_rate": rate}
         for rate in (0.1, 0.02, 0.004, 0.0008)
