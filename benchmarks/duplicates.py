@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _results import RESULTS, save
+from _results import RESULTS, ratio_summary, save
 from PIL import Image, ImageEnhance
 
 import noiseaudit as na
@@ -31,12 +31,12 @@ from noiseaudit.seeding import generator
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "scans": [("digits", 500)], "search": (5_000, 500, (6,)), "planted": ("digits", 400, 5),
+        "scans": [("digits", 500)], "search": (5_000, 500, (6,), 2), "planted": ("digits", 400, 5),
         "harness": ("digits", 300, 10, 2), "seeds": (0,),
     },
     "cpu": {
         "scans": [(name, None) for name in ("cifar10", "cifar100", "mnist", "fashion_mnist")],
-        "search": (1_000_000, 100_000, (6, 8)), "planted": ("cifar10", None, 500),
+        "search": (1_000_000, 100_000, (6, 8), 15), "planted": ("cifar10", None, 500),
         "harness": ("cifar10", 10_000, 500, 16), "seeds": (0, 1, 2),
     },
 }  # fmt: skip
@@ -134,60 +134,74 @@ def planted_codes(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.n
     return codes, distances
 
 
-def search(n: int, smaller: int, radii: tuple[int, ...]) -> dict[str, Any]:
+def search(n: int, smaller: int, radii: tuple[int, ...], pairs: int) -> dict[str, Any]:
     random = np.random.default_rng(0)
     result: dict[str, Any] = {"codes": n, "radii": []}
     for radius in radii:
         codes, distances = planted_codes(n, random)
         began = time.perf_counter()
-        pairs = np.concatenate(
-            [np.stack(block) for block in hamming_pairs(codes, radius=radius)], 1
-        )
+        near = np.concatenate([np.stack(block) for block in hamming_pairs(codes, radius=radius)], 1)
         seconds = time.perf_counter() - began
-        sample = random.permutation(n)[: max(100, n // 1000)]
+        # Half of the sampled rows have a planted neighbour.
+        sample = np.r_[random.permutation(n)[: max(100, n // 2000)], : len(distances) // 2]
+        sample = np.unique(sample)
         wanted = 0
         for row in sample:  # against all the others, by brute force
             wanted += int((np.bitwise_count(codes[:, 0] ^ codes[row, 0]) <= radius).sum()) - 1
-        ours = int(np.isin(pairs[0], sample).sum() + np.isin(pairs[1], sample).sum())
+        ours = int(np.isin(near[0], sample).sum() + np.isin(near[1], sample).sum())
         result["radii"].append({
-            "radius": radius, "seconds": seconds, "pairs": pairs.shape[1],
+            "radius": radius, "seconds": seconds, "pairs": near.shape[1],
             "planted_within": int((distances <= radius).sum()),
-            "planted_found": int((pairs[1] - pairs[0] == n - len(distances)).sum()),
+            "planted_found": int((near[1] - near[0] == n - len(distances)).sum()),
             "sampled_rows": len(sample), "neighbours_of_sampled_rows": wanted,
             "of_them_found": ours,
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         })  # fmt: skip
-    result["beside"] = beside_others(smaller, radii[0])
+    result["beside"] = beside_others(smaller, radii[0], pairs)
     return result
 
 
-def beside_others(n: int, radius: int) -> dict[str, Any]:
+def beside_others(n: int, radius: int, pairs: int) -> dict[str, Any]:
     """Paired at a size that the others can do: a BK-tree in Python, and faiss where it is there."""
     codes, _ = planted_codes(n, np.random.default_rng(1))
-    began = time.perf_counter()
-    count = sum(len(rows) for rows, _, _ in hamming_pairs(codes, radius=radius))
-    found = {"codes": n, "radius": radius, "pairs": count, "seconds": time.perf_counter() - began}
     plain = codes[:, 0].tolist()
-    queries = plain[:: max(1, n // 500)]  # 500 of them: all would take hours
+    queries = plain[:: max(1, n // 200)]  # 200 of them are timed: all would take an hour
     began = time.perf_counter()
     tree = BKTree(plain)
     built = time.perf_counter() - began
-    began = time.perf_counter()
-    for code in queries:
-        tree.count(code, radius)
-    walked = (time.perf_counter() - began) * n / len(queries)
-    found |= {"bk_tree_seconds": built + walked, "bk_tree_queries_timed": len(queries)}
+
+    def ours() -> int:
+        return sum(len(rows) for rows, _, _ in hamming_pairs(codes, radius=radius))
+
+    def walk() -> None:
+        for code in queries:
+            tree.count(code, radius)
+
+    others: dict[str, tuple[Callable[[], Any], float, float]] = {
+        "bk_tree": (walk, n / len(queries), built)
+    }
+    found: dict[str, Any] = {"codes": n, "radius": radius, "pairs": ours(), "over_ours": {}}
     try:
         import faiss
     except ImportError:
-        return found
-    index = faiss.IndexBinaryFlat(64)
-    rows = codes.view(np.uint8).reshape(n, 8)
-    began = time.perf_counter()
-    index.add(rows)
-    limits, _, _ = index.range_search(rows, radius + 1)  # strictly below
-    found["faiss_flat_seconds"] = time.perf_counter() - began
-    found["faiss_pairs"] = int(limits[-1] - n) // 2
+        faiss = None
+    if faiss is not None:
+        index = faiss.IndexBinaryFlat(64)
+        rows = codes.view(np.uint8).reshape(n, 8)
+        index.add(rows)
+        limits, _, _ = index.range_search(rows, radius + 1)  # strictly below
+        found["faiss_pairs"] = int(limits[-1] - n) // 2
+        others["faiss_flat"] = (lambda: index.range_search(rows, radius + 1), 1.0, 0.0)
+    for name, (other, scale, once) in others.items():
+        ratios = []
+        for turn in range(pairs):
+            seconds = {}
+            for function in (ours, other) if turn % 2 else (other, ours):
+                began = time.perf_counter()
+                function()
+                seconds[function] = time.perf_counter() - began
+            ratios.append((scale * seconds[other] + once) / seconds[ours])
+        found["over_ours"][name] = ratio_summary(ratios)
     return found
 
 
@@ -236,10 +250,16 @@ def planted(
         return first == second or (first in there and there[first] == there.get(second))
 
     wrong = [pair for pair in links if not is_true(pair)]
+    precision = {}
+    for what, own in pairs.items():
+        copies = set(own[:, 1].tolist())
+        touching = [pair for pair in links if copies & set(pair)]
+        false = [pair for pair in wrong if copies & set(pair)]
+        precision[what] = 1 - len(false) / len(touching) if touching else float("nan")
     return {
         "source": name, "seed": seed, "planted_of_each": count, "recall": recall,
-        "conflicting_links": len(links), "false_links": len(wrong),
-        "precision": 1 - len(wrong) / max(1, len(links)),
+        "precision_of_each": precision, "conflicting_links": len(links),
+        "false_links": len(wrong), "precision": 1 - len(wrong) / max(1, len(links)),
     }  # fmt: skip
 
 

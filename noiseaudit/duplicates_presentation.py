@@ -105,9 +105,9 @@ def build_duplicates_document(
     return ReportDocument(
         title=data.name,
         headline=(
-            f"{counts['groups']:,} pictures have copies: {counts['conflicts']:,} under conflicting "
-            f"labels, {counts['leaks']:,} across splits. {counts['spare_copies']:,} copies with "
-            "the same label could be spared."
+            f"Pictures with copies: {counts['groups']:,}; under conflicting labels: "
+            f"{counts['conflicts']:,}; across splits: {counts['leaks']:,}. Copies to spare: "
+            f"{counts['spare_copies']:,}."
         ),
         detector="",
         examples=len(data),

@@ -115,12 +115,11 @@ def _print_summary(found: DuplicateGroups, out: Path) -> None:
         if counts["conflicts"] > _SHOWN:
             console.print(f"... and {counts['conflicts'] - _SHOWN:,} more, in groups.csv")
     console.print(
-        f"{counts['examples']:,} examples: {counts['groups']:,} pictures have copies "
-        f"({counts['exact_groups']:,} exact); {counts['conflicts']:,} under conflicting labels, "
-        f"{counts['leaks']:,} across splits; {counts['spare_copies']:,} copies with the same label "
-        "could be spared"
+        f"{counts['examples']:,} examples; pictures with copies: {counts['groups']:,} "
+        f"({counts['exact_groups']:,} exact), under conflicting labels: {counts['conflicts']:,}, "
+        f"across splits: {counts['leaks']:,}; copies to spare: {counts['spare_copies']:,}"
     )
     if counts["skipped"]:
-        console.print(f"{counts['skipped']:,} files could not be read: see skipped.csv")
+        console.print(f"not readable: {counts['skipped']:,}, see skipped.csv")
     for name in ("groups.csv", "report.html"):
         console.print(Text(f"{name.split('.')[0]:<9}{out / name}"), soft_wrap=True)
