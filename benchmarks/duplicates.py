@@ -24,11 +24,11 @@ from _results import RESULTS, ratio_summary, save
 from PIL import Image, ImageEnhance
 
 import noiseaudit as na
-from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.hamming import hamming_pairs
 from noiseaudit.seeding import generator
 
+Change = Callable[[Image.Image], Image.Image]
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "scans": [("digits", 500)], "search": (5_000, 500, (6,), 2), "planted": ("digits", 400, 5),
@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
+def jpeg(quality: int) -> Change:
     def change(picture: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality)
@@ -51,7 +51,7 @@ def jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
     return change
 
 
-def resized(share: float) -> Callable[[Image.Image], Image.Image]:
+def resized(share: float) -> Change:
     def change(picture: Image.Image) -> Image.Image:
         small = picture.resize((round(share * picture.width), round(share * picture.height)))
         return small.resize(picture.size)
@@ -59,7 +59,7 @@ def resized(share: float) -> Callable[[Image.Image], Image.Image]:
     return change
 
 
-def cropped(pixels: int) -> Callable[[Image.Image], Image.Image]:
+def cropped(pixels: int) -> Change:
     def change(picture: Image.Image) -> Image.Image:
         width, height = picture.size
         inside = (pixels, pixels, width - pixels, height - pixels)
@@ -68,7 +68,7 @@ def cropped(pixels: int) -> Callable[[Image.Image], Image.Image]:
     return change
 
 
-def brighter(factor: float) -> Callable[[Image.Image], Image.Image]:
+def brighter(factor: float) -> Change:
     return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
 
 
@@ -76,7 +76,7 @@ def everything(picture: Image.Image) -> Image.Image:
     return jpeg(75)(brighter(1.1)(cropped(1)(resized(0.75)(picture))))
 
 
-STRENGTHS: dict[str, Callable[[Image.Image], Image.Image]] = {
+STRENGTHS: dict[str, Change] = {
     "JPEG, quality 90": jpeg(90), "JPEG, quality 75": jpeg(75), "JPEG, quality 50": jpeg(50),
     "JPEG, quality 25": jpeg(25), "resized to 75% and back": resized(0.75),
     "resized to 50% and back": resized(0.5), "cropped by 1 pixel": cropped(1),
@@ -143,8 +143,8 @@ def search(n: int, smaller: int, radii: tuple[int, ...], pairs: int) -> dict[str
         near = np.concatenate([np.stack(block) for block in hamming_pairs(codes, radius=radius)], 1)
         seconds = time.perf_counter() - began
         # Half of the sampled rows have a planted neighbour.
-        sample = np.r_[random.permutation(n)[: max(100, n // 2000)], : len(distances) // 2]
-        sample = np.unique(sample)
+        some = random.permutation(n)[: max(100, n // 2000)]
+        sample = np.unique(np.r_[some, : len(distances) // 2])
         wanted = 0
         for row in sample:  # against all the others, by brute force
             wanted += int((np.bitwise_count(codes[:, 0] ^ codes[row, 0]) <= radius).sum()) - 1
@@ -206,13 +206,13 @@ def beside_others(n: int, radius: int, pairs: int) -> dict[str, Any]:
 
 
 def with_copies(
-    data: na.LabeledDataset, count: int, seed: int
+    data: na.LabeledDataset, strengths: dict[str, Change], count: int, seed: int
 ) -> tuple[na.LabeledDataset, dict[str, np.ndarray]]:
     """`count` changed copies of each strength, each with another label, appended; pairs of rows."""
     random = generator(seed, "benchmark-planted-copies")
-    chosen = random.permutation(len(data))[: count * len(STRENGTHS)].reshape(len(STRENGTHS), -1)
+    chosen = random.permutation(len(data))[: count * len(strengths)].reshape(len(strengths), -1)
     copies, pairs = [], {}
-    for (name, change), rows in zip(STRENGTHS.items(), chosen, strict=True):
+    for (name, change), rows in zip(strengths.items(), chosen, strict=True):
         start = len(data) + len(copies)
         copies += [np.asarray(change(Image.fromarray(data.inputs[row]))) for row in rows]
         pairs[name] = np.stack([rows, np.arange(start, start + len(rows))], axis=1)
@@ -228,9 +228,10 @@ def with_copies(
 def planted(
     name: str, limit: int | None, count: int, seed: int, options: argparse.Namespace
 ) -> dict[str, Any]:
+    """Recall of the copies of each strength, and how many of the conflicts they are in are true."""
     data = na.load(name, data_root=options.data_root, limit=limit)
-    noisy, pairs = with_copies(data, count, seed)
-    found = scan_duplicates(noisy, CopyOptions())
+    noisy, pairs = with_copies(data, STRENGTHS, count, seed)
+    found = scan_duplicates(noisy)
     groups = found.group
     recall = {
         what: float(((groups[own[:, 0]] == groups[own[:, 1]]) & (groups[own[:, 0]] >= 0)).mean())
@@ -241,7 +242,7 @@ def planted(
     links = [
         tuple(pair) for pair in found.links.rows.tolist() if labels[pair[0]] != labels[pair[1]]
     ]
-    same = scan_duplicates(data, CopyOptions())  # copies that are there anyway
+    same = scan_duplicates(data)  # copies that are there anyway
     there = {int(row): int(group) for row, group in enumerate(same.group) if group >= 0}
     origin = {copy: row for row, copy in true}
 
@@ -268,15 +269,8 @@ def harness(
 ) -> dict[str, Any]:
     """Planted conflicting copies (the last of the strengths): the pass beside two detectors."""
     data = na.load(name, data_root=options.data_root, limit=limit, seed=seed)
-    random = generator(seed, "benchmark-harness-copies")
-    rows = random.permutation(len(data))[:count]
-    copies = [np.asarray(everything(Image.fromarray(data.inputs[row]))) for row in rows]
-    k = data.num_classes
-    given = (data.labels[rows] + random.integers(1, k, count)) % k
-    noisy = na.LabeledDataset(
-        np.concatenate([data.inputs, np.stack(copies)]), np.concatenate([data.labels, given]),
-        data.class_names, name=data.name,
-    )  # fmt: skip
+    noisy, pairs = with_copies(data, dict([list(STRENGTHS.items())[-1]]), count, seed)
+    rows = next(iter(pairs.values()))[:, 0]
     key = np.arange(len(noisy)) >= len(data)
     report = na.audit(
         noisy, detectors=["cumulative_loss", "curvature"], epochs=epochs, seed=seed, threads=1,
@@ -325,10 +319,8 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         rows = []
         for cell in cells[part]:
             rows.append(cell())
-            path = save(
-                f"duplicates_{part}", {"preset": options.preset, "rows": rows}, options.results
-            )
-            print(f"wrote {path}", flush=True)
+            told = {"preset": options.preset, "rows": rows}
+            path = save(f"duplicates_{part}", told, options.results)
     return path
 
 

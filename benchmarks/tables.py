@@ -225,23 +225,13 @@ def cscores_dynamics() -> str:
 
 def duplicates_scans() -> str:
     """The duplicates pass on data as it is."""
-    names = (
-        "examples", "seconds", "groups", "exact_groups", "conflicts", "near_conflicts",
-    )  # fmt: skip
+    names = ("examples", "seconds", "groups", "exact_groups", "conflicts", "near_conflicts")
     rows = [
         [row["source"], *(f"{row[name]:,.0f}" for name in names)]
         for row in load("duplicates_scans")["rows"]
     ]
-    header = [
-        "train split of",
-        "pictures",
-        "seconds",
-        "groups",
-        "exact",
-        "conflicts",
-        "of them near",
-    ]
-    return table(header, rows)
+    told = ("pictures", "seconds", "groups", "exact", "conflicts", "of them near")
+    return table(["train split of", *told], rows)
 
 
 def duplicates_planted() -> str:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
-from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
 from noiseaudit.duplicate_groups import DuplicateGroups
@@ -42,7 +41,7 @@ from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
 from noiseaudit.training.plan import make_plan
 from noiseaudit.training.recipes import Recipe
-from noiseaudit.workspace import output_folder
+from noiseaudit.workspace import output_folder, write_skipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,15 +110,7 @@ class AuditReport:
         folder = make_folder(Path(folder))
         header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
         write_csv(folder / "ranking.csv", header, rows)
-        skipped = folder / "skipped.csv"
-        if self.dataset.skipped:
-            write_csv(
-                skipped,
-                ["sample_id", "source", "reason"],
-                [(item.sample_id, item.source, item.reason) for item in self.dataset.skipped],
-            )
-        else:
-            skipped.unlink(missing_ok=True)
+        write_skipped(self.dataset.skipped, folder)
         if self.duplicates is not None:
             save_groups(self.duplicates, folder)
         else:
@@ -155,7 +146,7 @@ def audit(
     Cost: one training run, `folds` more for detectors that need out-of-sample `pred_probs`, and
     `runs` on a share of the data for those that need C-scores; the other detectors take
     milliseconds, but for "curvature", which takes 1.2 times as long as the training run on top of
-    it (`cnn`, one probe; `benchmarks/curvature.py`).
+    it (`cnn`, one probe; `benchmarks/curvature.py`). Looking for duplicates: see `find_duplicates`.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -226,11 +217,9 @@ def audit(
         )
         found = None
         if duplicates and dataset.kind == "images":
-            probs = scores.run.pred_probs
             found = scan_duplicates(
                 dataset,
-                CopyOptions(),
-                pred_probs=probs,
+                pred_probs=scores.run.pred_probs,
                 folder=folder / "duplicates",
                 resume=resume,
                 progress=progress,
@@ -296,7 +285,8 @@ def rebuild_report(folder: str | Path) -> Path:
     stored = read_manifest(folder / "manifest.json")
     if stored is None or stored.get("command") not in ("audit", "duplicates"):
         raise OutputError(
-            f"{folder} holds no audit; 'noiseaudit audit ... --out {folder}' makes one"
+            f"{folder} holds no audit and no scan for duplicates; "
+            f"'noiseaudit audit ... --out {folder}' makes one"
         )
     if stored.get("status") != "done" or not (folder / "report.json").exists():
         raise OutputError(f"the {stored['command']} run in {folder} is not finished; run it again")

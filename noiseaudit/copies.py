@@ -3,8 +3,9 @@
 A perceptual hash proposes; pixels decide. Two pictures are compared as thumbnails of 16 x 16 from
 which brightness and contrast are removed, by the distance of these unit vectors, sqrt(2 - 2 rho)
 for their correlation rho. A pair is a copy if rho is at least 0.9 **and** its distance is at most
-0.4 of that at which unrelated pictures of the same data set begin to lie: two shirts cut out and
-centred correlate by 0.97 without being one photograph, two landscapes never do.
+0.4 of that at which unrelated pictures of the same data set begin to lie: among 5,000 others the
+third nearest correlates by 0.65 with the median picture of CIFAR-100's candidates, by 0.945 with
+Fashion-MNIST's, where two shirts cut out alike are still two shirts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from PIL import Image
 
 from noiseaudit.hamming import Pairs
 
-__all__ = ["MAX_ERROR", "Links", "Thumbnails", "confirm", "group_links"]
+__all__ = ["MAX_ERROR", "Links", "Thumbnails", "confirm", "group_links", "split_by"]
 
 MAX_ERROR = 0.1
 """Greatest 1 - rho of a copy."""
@@ -36,16 +37,7 @@ _CLUSTER = 10  # copies of one picture that may lie among them without being tak
 _CHAIN = 2.0  # times the distance of a copy that members of one group may be apart
 _BLOCK = 2_000
 _LARGE = 2_000  # members above which a group is not looked through for chains
-_INVERSE = (
-    0,
-    1,
-    2,
-    5,
-    4,
-    3,
-    6,
-    7,
-)  # of the transforms: turns of 90 and 270 degrees undo each other
+_INVERSE = (0, 1, 2, 5, 4, 3, 6, 7)  # of each transform: a turn by 90 degrees undoes one by 270
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +210,8 @@ def group_links(links: Links, n: int, thumbnails: Thumbnails) -> NDArray[np.int6
     """The group of each of n rows, or -1: connected, but no chain from one picture to another.
 
     A component stays whole if all its members are within twice the distance of a copy of each
-    other. Otherwise the member with most copies and these form a group, and so on with the rest.
+    other. Otherwise the member with most copies and these form a group, and so on with the rest; a
+    member left over joins a copy of it.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -228,8 +221,8 @@ def group_links(links: Links, n: int, thumbnails: Thumbnails) -> NDArray[np.int6
     _, component = connected_components(graph, directed=False)
     groups = np.full(n, -1, dtype=np.int64)
     linked = np.unique(links.rows)
-    members = _split_by(component[linked], linked)
-    pairs = _split_by(component[first], np.arange(len(first)))
+    members = split_by(component[linked], linked)
+    pairs = split_by(component[first], np.arange(len(first)))
     total = 0
     for rows, own in zip(members, pairs, strict=True):
         for part in _without_chains(rows, links.rows[own], links.transforms[own], thumbnails):
@@ -238,8 +231,8 @@ def group_links(links: Links, n: int, thumbnails: Thumbnails) -> NDArray[np.int6
     return groups
 
 
-def _split_by(keys: NDArray[Any], values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """`values` in one array for each key, in order of keys."""
+def split_by(keys: NDArray[Any], values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """`values` in one array for each key, in order of keys; within one as they stood."""
     if not len(keys):
         return []
     order = np.argsort(keys, kind="stable")
@@ -296,4 +289,4 @@ def _stars(members: NDArray[np.int64], linked: NDArray[np.bool_]) -> list[NDArra
     centres = number.copy()
     for place in np.flatnonzero(number < 0):
         number[place] = centres[np.flatnonzero(linked[place] & (centres >= 0))[0]]
-    return _split_by(number, members)
+    return split_by(number, members)

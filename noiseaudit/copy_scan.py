@@ -53,12 +53,12 @@ class CopyOptions:
         bits = self.hash_size * self.hash_size
         if self.radius is None:
             object.__setattr__(self, "radius", bits // 16 * 2)
-        if not 0 <= self.most_off < bits:
+        if not 0 <= self.max_distance < bits:
             raise UsageError(f"radius must be in 0..{bits - 1}; got {self.radius}")
 
     @property
-    def most_off(self) -> int:
-        """The radius, settled."""
+    def max_distance(self) -> int:
+        """The radius as a number: it is settled when options are made."""
         return 0 if self.radius is None else self.radius
 
 
@@ -96,7 +96,13 @@ def scan_copies(
 ) -> CopyScan:
     """Find the copies, or read them from `folder` where they were found with the same options."""
     versions = {name: version(name) for name in ("imagehash", "pillow")}
-    config = {"format": _FORMAT, **asdict(options), **_identity(dataset), "versions": versions}
+    config = {
+        "format": _FORMAT,
+        **asdict(options),
+        "inputs": dataset.content_digest,
+        "ids": digest_array(dataset.ids),  # files may differ where what was loaded of them does not
+        "versions": versions,
+    }
     if folder is not None and resume and (stored := _stored(folder, config)) is not None:
         return stored
     hashes = hash_pictures(
@@ -114,10 +120,6 @@ def scan_copies(
         write_npz(folder / "copies.npz", arrays)
         write_manifest(folder / "manifest.json", {"config": config})
     return found
-
-
-def _identity(dataset: LabeledDataset) -> dict[str, Any]:
-    return {"inputs": dataset.content_digest, "ids": digest_array(dataset.ids)}
 
 
 def _stored(folder: Path, config: dict[str, Any]) -> CopyScan | None:
@@ -152,7 +154,7 @@ def _near(
 ) -> tuple[Links, NDArray[np.int64]]:
     """Confirmed pairs among `rows`, and the group of every example of the data set."""
     codes = hashes.codes[rows]
-    thumbnails = Thumbnails(inputs, rows, hashes.digests[rows], codes[:, 0], options.most_off)
+    thumbnails = Thumbnails(inputs, rows, hashes.digests[rows], codes[:, 0], options.max_distance)
     varied = np.flatnonzero(~thumbnails.is_flat)
     own = codes[varied]
 
@@ -160,7 +162,7 @@ def _near(
         for transform in range(own.shape[1]):
             other = None if transform == 0 else own[:, transform]
             for first, second, distances in hamming_pairs(
-                own[:, 0], other, radius=options.most_off
+                own[:, 0], other, radius=options.max_distance
             ):
                 yield transform, (varied[first], varied[second], distances)
 

@@ -1,8 +1,7 @@
 """Groups of copies among the examples of a data set, and what to do about each.
 
-A conflict - one picture, several given labels - is certain evidence where a score is only
-suspicion: at most one of its labels is right. Copies with one label are wasteful; copies
-across splits leak.
+A conflict - one picture, several given labels - is evidence where a score is only suspicion: at
+most one of its labels is right. Copies with one label are wasteful; copies across splits leak.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit.copies import Links
-from noiseaudit.dataset import LabeledDataset, Skipped
+from noiseaudit.copies import Links, split_by
+from noiseaudit.dataset import LabeledDataset
 from noiseaudit.picture_hashes import TRANSFORMS
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = ["NONE", "UNKNOWN", "DuplicateGroups", "differ"]
 
 UNKNOWN, NONE = -2, -1
 """Of the label that a group's picture is believed to have: not asked; asked, and none is."""
+
+_NAMED = 3  # of a group's other members in a sentence
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,6 @@ class DuplicateGroups:
         distance: (n,) int64, Hamming distance to the nearest copy in the group, -1 without one.
         action: (n,) texts: "keep", "remove" or "review", "" outside groups.
         links: confirmed pairs, exact ones (error 0, distance 0) as the first copy with each other.
-        skipped: examples that could not be read.
     """
 
     dataset: LabeledDataset
@@ -51,7 +52,6 @@ class DuplicateGroups:
     distance: NDArray[np.int64]
     action: NDArray[np.str_]
     links: Links
-    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.is_exact)
@@ -60,9 +60,8 @@ class DuplicateGroups:
     def members(self) -> list[NDArray[np.int64]]:
         """Rows of each group, in order of their ids."""
         rows = np.flatnonzero(self.group >= 0)
-        rows = rows[np.lexsort((self.dataset.ids[rows], self.group[rows]))]
-        bounds = np.flatnonzero(np.diff(self.group[rows])) + 1
-        return np.split(rows, bounds) if len(rows) else []
+        rows = rows[np.argsort(self.dataset.ids[rows])]
+        return split_by(self.group[rows], rows)
 
     @cached_property
     def is_conflict(self) -> NDArray[np.bool_]:
@@ -77,6 +76,7 @@ class DuplicateGroups:
 
     def in_conflict(self) -> NDArray[np.bool_]:
         """(n,) bool, the examples of conflicts."""
+        # The number -1, of no group, takes what is appended.
         inside: NDArray[np.bool_] = np.append(self.is_conflict, False)[self.group]
         return inside
 
@@ -93,7 +93,7 @@ class DuplicateGroups:
             "in_conflicts": int(sizes[~same].sum()),
             "leaks": int(self.is_leak.sum()),
             "spare_copies": int((sizes[same] - 1).sum()),
-            "skipped": len(self.skipped),
+            "skipped": len(self.dataset.skipped),
         }
 
     def reason(self, row: int) -> str:
@@ -180,5 +180,5 @@ def differ(groups: list[NDArray[np.int64]], values: NDArray[Any]) -> NDArray[np.
 
 
 def _listed(words: Iterator[str]) -> str:
-    shown = [word for word, _ in zip(words, range(4), strict=False)]
-    return f"{'; '.join(shown[:3])}{' and others' if len(shown) > 3 else ''}"
+    shown = list(islice(words, _NAMED + 1))
+    return f"{'; '.join(shown[:_NAMED])}{' and others' if len(shown) > _NAMED else ''}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite
-from noiseaudit.copies import Links
+from noiseaudit.copies import Links, split_by
 from noiseaudit.copy_scan import CopyOptions, CopyScan, scan_copies
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import NONE, UNKNOWN, DuplicateGroups, differ
@@ -92,36 +92,20 @@ def _assemble(
         np.minimum.at(distance, side, links.distances[inside])
     distance[group < 0] = -1
 
-    found = DuplicateGroups(
-        dataset,
-        group,
-        np.empty(group.max(initial=-1) + 1, bool),
-        np.empty(0, np.int64),
-        distance,
-        np.empty(0, str),
-        links,
-        dataset.skipped,
-    )
-    order = np.lexsort((
-        [dataset.ids[rows[0]] for rows in found.members], ~found.is_leak, ~found.is_conflict,
-    ))  # fmt: skip
-    rank = np.empty(len(order) + 1, np.int64)
-    rank[order], rank[-1] = np.arange(len(order)), -1
-    members = [found.members[number] for number in order]
-    believed = np.array([_believed(dataset.labels[rows], rows, probs) for rows in members], int)
+    rows = np.flatnonzero(group >= 0)
+    members = split_by(group[rows], rows)
+    split = np.zeros(len(dataset)) if dataset.split is None else dataset.split
+    first_ids = [dataset.ids[own].min() for own in members]
+    order = np.lexsort((first_ids, ~differ(members, split), ~differ(members, dataset.labels)))
+    rank = np.full(len(order) + 1, -1)  # its last, of no group, stays -1
+    rank[order] = np.arange(len(order))
+    members = [members[number][np.argsort(dataset.ids[members[number]])] for number in order]
+    believed = np.array([_believed(dataset.labels[own], own, probs) for own in members], np.int64)
     action = np.full(len(dataset), "", dtype="<U6")
-    for rows, label in zip(members, believed, strict=True):
-        action[rows] = _actions(dataset, rows, int(label))
-    return DuplicateGroups(
-        dataset,
-        rank[group],
-        ~differ(members, original),
-        believed,
-        distance,
-        action,
-        links,
-        found.skipped,
-    )
+    for own, label in zip(members, believed, strict=True):
+        action[own] = _actions(dataset, own, int(label))
+    is_exact = ~differ(members, original)
+    return DuplicateGroups(dataset, rank[group], is_exact, believed, distance, action, links)
 
 
 def _believed(

@@ -99,8 +99,8 @@ def build_duplicates_document(
     """The page of `noiseaudit duplicates`."""
     data, counts = found.dataset, found.summary()
     notes = []
-    if found.skipped:
-        notes.append(f"{len(found.skipped):,} files could not be read; see skipped.csv.")
+    if data.skipped:
+        notes.append(f"{len(data.skipped):,} files could not be read; see skipped.csv.")
     splits = "" if data.split is None else ", ".join(np.unique(data.split).tolist())
     return ReportDocument(
         title=data.name,

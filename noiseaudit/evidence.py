@@ -26,7 +26,7 @@ class Evidence:
         statistics: per-example arrays by name, (n,) float64 means over training epochs.
         correct_history: (e, n) int8, 1 predicted right, 0 wrong, -1 not seen in that epoch.
         pred_probs: (n, k) float32, out-of-sample: of models that did not train on the example.
-        cscores: (n,) arrays of C-scores by name: those of `cscore.result.CScores`.
+        cscores: (n,) arrays of C-scores by name: see `CScores.detector_arrays`.
     """
 
     ids: NDArray[np.int64]

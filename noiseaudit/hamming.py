@@ -35,7 +35,7 @@ def hamming_pairs(
 
     Among `codes` themselves (the first row of a pair is the lower one), or of `codes` with
     `others`. Cost: n^2 / 2 comparisons at worst; for a million evenly spread 64-bit codes and
-    radius 6 a thousandth of them. Memory: some 100 bytes a code, and blocks.
+    radius 6 a thousandth of them. Memory: some 200 bytes a code of 64 bits, and blocks.
 
     Args:
         codes: (n, w) words of 64 bits.

@@ -113,10 +113,7 @@ def load_pictures(
 def picture_headers(
     root: Path, files: Sequence[str], *, progress: bool = False
 ) -> tuple[dict[int, Header], dict[int, str]]:
-    """Header of each file by its position, and the reasons of those that cannot be read.
-
-    Unchanged files are not read again.
-    """
+    """Header of each file by its position, and the reasons of those that cannot be read."""
     headers, _, reasons = _survey(root, files, cache_folder(), progress)
     return headers, reasons
 

@@ -27,9 +27,7 @@ from noiseaudit.errors import UsageError
 from noiseaudit.evidence import Evidence
 from noiseaudit.ranking import Ranking
 from noiseaudit.training.augment import Augmentation
-from noiseaudit.training.models import (
-    ModelFactory,
-)
+from noiseaudit.training.models import ModelFactory
 from noiseaudit.training.plan import TrainingPlan, check_training_options
 from noiseaudit.training.recipes import Recipe
 from noiseaudit.training.run import (

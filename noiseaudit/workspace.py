@@ -10,11 +10,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from noiseaudit._io import make_folder
+from noiseaudit._io import make_folder, write_csv
+from noiseaudit.dataset import Skipped
 from noiseaudit.errors import OutputError
 from noiseaudit.manifest import read_manifest, require_same, write_manifest
 
-__all__ = ["output_folder"]
+__all__ = ["output_folder", "write_skipped"]
 
 _LOCK = ".noiseaudit.lock"
 
@@ -91,3 +92,13 @@ def _check_owner(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | 
             "choose another output folder"
         )
     return stored
+
+
+def write_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
+    """Write `skipped.csv`; where nothing was skipped there is none."""
+    path = folder / "skipped.csv"
+    if skipped:
+        rows = [(item.sample_id, item.source, item.reason) for item in skipped]
+        write_csv(path, ["sample_id", "source", "reason"], rows)
+    else:
+        path.unlink(missing_ok=True)

@@ -82,14 +82,17 @@ def duplicates(
             progress=not quiet,
         )
         if json:
-            import json as json_library
-
-            names = ("groups.csv", "links.csv", "report.html", "manifest.json")
-            files = {name: str(out / name) for name in names}
-            summary = {"command": "duplicates", **found.summary(), "files": files}
-            print(json_library.dumps(summary, indent=2))
+            _print_json(found, out)
         elif not quiet:
             _print_summary(found, out)
+
+
+def _print_json(found: DuplicateGroups, out: Path) -> None:
+    import json
+
+    names = ("groups.csv", "links.csv", "report.html", "manifest.json", "skipped.csv")
+    files = {name: str(out / name) for name in names if (out / name).exists()}
+    print(json.dumps({"command": "duplicates", **found.summary(), "files": files}, indent=2))
 
 
 def _print_summary(found: DuplicateGroups, out: Path) -> None:

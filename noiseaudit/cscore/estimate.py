@@ -73,7 +73,7 @@ def estimate_cscores(
     is always of the ratios and runs asked for.
 
     Cost: `runs` trainings on the subset and a forward pass over all, at each ratio; memory O(n) for
-    each ratio, beside the models in flight. `predict_cost` says what it will take.
+    each ratio, beside the models in flight. `predict_cscore_cost` says what it will take.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.

@@ -190,8 +190,8 @@ class ReportDocument:
         settings: name and value.
         version: of noiseaudit.
         groups: copies of one picture, conflicts first; not all where they are many.
-        copies: counts of such groups by name: `groups`, `conflicts`, `leaks`; empty if none were
-            looked for.
+        copies: numbers of such groups: `groups`, `conflicts`, `leaks`, `leaks_alone` (without a
+            conflict), `spare` (neither); empty if none were looked for.
     """
 
     title: str
