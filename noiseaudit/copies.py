@@ -36,6 +36,7 @@ _REFERENCES = 5_000  # pictures that the distance of unrelated ones is read from
 _CLUSTER = 10  # copies of one picture that may lie among them without being taken for unrelated
 _CHAIN = 2.0  # times the distance of a copy that members of one group may be apart
 _BLOCK = 2_000
+_PAIRS = 20_000
 _LARGE = 2_000  # members above which a group is not looked through for chains
 _INVERSE = (0, 1, 2, 5, 4, 3, 6, 7)  # of each transform: a turn by 90 degrees undoes one by 270
 
@@ -124,10 +125,16 @@ class Thumbnails:
     ) -> NDArray[np.float64]:
         """2 - 2 rho of each pair."""
         result = np.empty(len(rows), np.float64)
-        for start in range(0, len(rows), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            difference = self.units(rows[part]) - self.units(others[part], transform)
-            result[part] = np.einsum("pd,pd->p", difference, difference)
+        for start in range(0, len(rows), _PAIRS):
+            # Copies of one picture meet in many pairs: what they are compared by is made once.
+            left, first = np.unique(rows[start : start + _PAIRS], return_inverse=True)
+            right, second = np.unique(others[start : start + _PAIRS], return_inverse=True)
+            mine, theirs = self.units(left), self.units(right, transform)
+            for begin in range(0, len(first), _BLOCK):
+                part = slice(begin, begin + _BLOCK)
+                difference = mine[first[part]] - theirs[second[part]]
+                squares = np.einsum("pd,pd->p", difference, difference)
+                result[start + begin : start + begin + len(squares)] = squares
         return result
 
     def limits(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
