@@ -31,8 +31,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from noiseaudit._io import NPZ_ERRORS
 from noiseaudit._validation import check_labels, check_same_length, first_rows
+from noiseaudit.array_files import array_or_file, read_array
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import DataError, UsageError
 from noiseaudit.label_noise import (
@@ -114,7 +114,7 @@ def _code_of(dataset: LabeledDataset, name: object) -> int:
 def _confusion(
     dataset: LabeledDataset, rate: float | None, seed: int, *, matrix: ArrayLike | Path
 ) -> Labels:
-    transition = check_transition_matrix(_array_or_file(matrix, "matrix"))
+    transition = check_transition_matrix(array_or_file(matrix, "matrix"))
     if len(transition) != dataset.num_classes:
         raise DataError(
             f"matrix must have shape (k, k) with k = {dataset.num_classes} classes; "
@@ -139,7 +139,7 @@ def _instance(
     labels, k = dataset.labels, dataset.num_classes
     if pred_probs is None:
         pred_probs = estimate_class_probabilities(dataset.inputs, labels, k, seed=seed)
-    return flip_by_instance(labels, _array_or_file(pred_probs, "pred_probs"), rate, seed=seed)
+    return flip_by_instance(labels, array_or_file(pred_probs, "pred_probs"), rate, seed=seed)
 
 
 def _human(dataset: LabeledDataset, _rate: None, _seed: int, *, labels: ArrayLike | Path) -> Labels:
@@ -147,7 +147,7 @@ def _human(dataset: LabeledDataset, _rate: None, _seed: int, *, labels: ArrayLik
         values = np.asarray(labels)
         check_same_length(dataset=dataset, labels=values)
         return _codes(values, dataset, "labels")
-    values, clean = _read_file(labels, "labels")
+    values, clean = read_array(labels, "labels")
     beyond = (dataset.ids < 0) | (dataset.ids >= len(values))
     if values.ndim != 1 or beyond.any():
         raise DataError(
@@ -184,45 +184,6 @@ def _as_path(value: object, what: str) -> Path:
     if not isinstance(value, str | Path):
         raise UsageError(f"{what} must be values or a file; got {type(value).__name__}")
     return Path(value)
-
-
-def _array_or_file(value: ArrayLike | Path, what: str) -> NDArray[Any]:
-    return _read_file(value, what)[0] if isinstance(value, str | Path) else np.asarray(value)
-
-
-def _read_file(spec: str | Path, what: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The array in FILE or FILE#KEY, and the `clean_label` beside it in an .npz."""
-    name, mark, key = str(spec).rpartition("#")
-    path, key = (Path(name), key) if mark and not Path(spec).exists() else (Path(spec), "")
-    try:
-        if path.suffix.lower() == ".csv":
-            return _read_csv(path, key, what), None
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            return stored, None
-        with stored:
-            key = key or (stored.files[0] if len(stored.files) == 1 else "")
-            if key in stored.files:
-                return stored[key], stored.get("clean_label")
-    except NPZ_ERRORS as error:
-        raise DataError(
-            f"{what} cannot be read from {spec}; expected .npy, .npz#KEY or .csv: {error}"
-        ) from error
-    found = f"not {key!r}" if key else "several"
-    raise UsageError(f"{path} holds {found}: {', '.join(stored.files)}; write {path}#KEY")
-
-
-def _read_csv(path: Path, column: str, what: str) -> NDArray[Any]:
-    """A matrix without header, or one column of labels: the one named, "label", or the only."""
-    if what != "labels":
-        return np.loadtxt(path, delimiter=",", ndmin=2)
-    import pandas as pd
-
-    table = pd.read_csv(path, keep_default_na=False)  # "NA" may be a class
-    chosen = column or (str(table.columns[0]) if len(table.columns) == 1 else "label")
-    if chosen not in table:
-        raise ValueError(f"no column {chosen!r} among {', '.join(map(str, table.columns))}")
-    return np.asarray(table[chosen])
 
 
 def _share_out(
