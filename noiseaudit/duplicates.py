@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from noiseaudit._io import write_csv, write_json
+from noiseaudit.array_files import array_or_file
 from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import DuplicateGroups
 from noiseaudit.duplicate_scan import check_belief, scan_duplicates
@@ -32,7 +33,7 @@ def find_duplicates(
     hash_size: int = 8,
     radius: int | None = None,
     transforms: bool = False,
-    pred_probs: ArrayLike | None = None,
+    pred_probs: ArrayLike | Path | None = None,
     resume: bool = True,
     progress: bool = False,
 ) -> DuplicateGroups:
@@ -56,7 +57,8 @@ def find_duplicates(
         transforms: whether to look for mirrored and turned copies too, hashing eight pictures for
             each.
         pred_probs: (n, k) probabilities of the classes, out-of-sample or averaged over training,
-            to say which of conflicting labels is believed.
+            to say which of conflicting labels is believed; or a file of them: .npy, .npz#KEY or
+            .csv, the `cscores.npz` of the same source among them.
         resume: use what an earlier scan of the same data left in `out`; False starts over, and
             overwrites one with other options.
         progress: show bars on stderr when it is a terminal.
@@ -70,7 +72,7 @@ def find_duplicates(
     options = CopyOptions(hash_name, hash_size, radius, transforms)
     dataset = load(source, progress=progress)
     if pred_probs is not None:
-        check_belief(pred_probs, dataset)
+        pred_probs = check_belief(array_or_file(pred_probs, "pred_probs"), dataset)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "command": "duplicates",

@@ -14,9 +14,9 @@ from PIL import Image, ImageEnhance
 import noiseaudit as na
 import noiseaudit.copy_scan
 import noiseaudit.picture_hashes as picture_hashes
-from noiseaudit.copies import Thumbnails
+from noiseaudit.copies import Thumbnails, confirm
 from noiseaudit.copy_scan import CopyOptions
-from noiseaudit.duplicate_groups import DuplicateGroups
+from noiseaudit.duplicate_groups import UNKNOWN, DuplicateGroups
 from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
 from noiseaudit.hamming import hamming_pairs
@@ -331,7 +331,7 @@ def group(labels, probs=None, split=None):
         inputs, np.array(labels), names, split=None if split is None else np.array(split)
     )
     found = scan_duplicates(
-        data, pred_probs=None if probs is None else np.tile(probs, (len(labels), 1))
+        data, pred_probs=None if probs is None else np.broadcast_to(probs, (len(labels), 3))
     )
     return found.action.tolist(), int(found.believed[0])
 
@@ -342,12 +342,35 @@ def test_actions_by_hand():
     assert group([0, 1, 1], [0.2, 0.7, 0.1]) == (["remove", "keep", "remove"], 1)
     assert group([0, 1], [0.4, 0.45, 0.15]) == (["remove", "remove"], -1)  # too near
     assert group([0, 1], [0.1, 0.3, 0.6]) == (["remove", "remove"], -1)  # it is neither
+    assert group([0, 1], [[0.9, 0.1, 0], [0.3, 0.7, 0]])[1] == -1  # both rows are heard
+    assert group([0, 1], [[0.9, 0.1, 0], [0.7, 0.3, 0]]) == (["keep", "remove"], 0)
     # Nothing is ever removed from what is held out, which also counts as the copy to keep.
     assert group([1, 1], split=["train", "test"]) == (["remove", "keep"], 1)
     assert group([0, 1], [0.9, 0.1, 0], ["train", "test"]) == (["keep", "review"], 0)
     assert group([0, 1], split=["val", "test"]) == (["review", "review"], -2)
     assert group([0, 1], [0.1, 0.9, 0], ["val", "train"]) == (["review", "keep"], 1)
     assert group([0, 1], [0.6, 0.4, 0]) == (["remove", "remove"], -1)  # likely, but no clear lead
+
+
+def test_a_pair_is_judged_by_the_stricter_of_its_two_limits():
+    class Two:
+        """Thumbnails of two pictures 0.1 apart, of which one has nothing like it far around."""
+
+        def __init__(self, stricter):
+            self.stricter = stricter
+
+        def may_be_copies(self, rows, others, transform):
+            return np.ones(len(rows), bool)
+
+        def squared_distances(self, rows, others, transform):
+            return np.full(len(rows), 0.1)
+
+        def limits(self, rows):
+            return np.array([0.2, self.stricter])
+
+    candidates = [(0, (np.array([0]), np.array([1]), np.array([4])))]
+    for stricter, found in ((0.05, 0), (0.15, 1)):
+        assert len(confirm(candidates, Two(stricter)).rows) == found
 
 
 def test_conflicts_come_first_then_leaks(photographs):
@@ -472,6 +495,7 @@ def test_an_audit_puts_confirmed_conflicts_first(tmp_path, photographs):
     data = dataset([*plain, plain[6]], [k % 2 for k in range(40)] + [1])
     report = na.audit(data, out=tmp_path / "out", epochs=2, model="mlp")
     assert report.duplicates.members[0].tolist() == [6, 40]
+    assert report.duplicates.believed[0] != UNKNOWN
     assert report.manifest["results"]["conflicts"] == 1
     frame = report.to_frame().set_index("sample_id")
     assert frame.loc[6, "reason"].startswith("identical to sample 40, labelled class 1")
@@ -514,6 +538,18 @@ def test_command_line(tmp_path, photographs):
     page = (out / "report.html").read_text()
     (out / "report.html").unlink()
     assert na.rebuild_report(out).read_text() == page
+    # With predictions, here all for class b, it says which label is right.
+    conflict = [row["sample_id"] for row in rows if row["conflict"] == "True"]
+    assert {row["action"] for row in rows if row["conflict"] == "True"} == {"review"}
+    np.savez(tmp_path / "cscores.npz", scores=np.ones(11), pred_probs=np.tile([0.1, 0.9], (11, 1)))
+    done = subprocess.run(
+        [*command, "--quiet", "--pred-probs", str(tmp_path / "cscores.npz")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (out / "groups.csv").open() as file:
+        action = {row["sample_id"]: (row["label"], row["action"]) for row in csv.DictReader(file)}
+    assert {action[row] for row in conflict} == {("a", "remove"), ("b", "keep")}
 
 
 def test_what_it_refuses(photographs, tmp_path):

@@ -33,6 +33,14 @@ def duplicates(
     transforms: Annotated[
         bool, typer.Option("--transforms", help="Look for mirrored and turned copies too.")
     ] = False,
+    pred_probs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Predicted probabilities, to say which of conflicting labels is believed: the "
+            "cscores.npz of this source, or another .npz#KEY, .npy or .csv.",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     split: options.Split = None,
     limit: options.Limit = None,
@@ -78,6 +86,7 @@ def duplicates(
             hash_size=hash_size,
             radius=radius,
             transforms=transforms,
+            pred_probs=pred_probs,
             resume=resume,
             progress=not quiet,
         )
