@@ -16,10 +16,11 @@ from noiseaudit.errors import UsageError, check_name
 from noiseaudit.evidence import Evidence
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
-from noiseaudit.watching import Observer
+from noiseaudit.watching import Observer, Snapshot
 
 __all__ = [
     "Detector",
+    "SnapshotDetector",
     "WatchingDetector",
     "create_detectors",
     "detector_types",
@@ -42,7 +43,8 @@ class Detector(Protocol):
     summary: ClassVar[str]
     """What a high score means, in one line."""
     needs: ClassVar[tuple[str, ...]]
-    """What must have run: "training", "watching" (that with its own observer), "pred_probs"."""
+    """What must have run: "training", "watching" (that with its own observer), "snapshots" (that
+    with what `SnapshotDetector` asks for), "pred_probs", "cscores", or nothing but "inputs"."""
     cost: ClassVar[str]
     """Cost beyond what the stages it needs cost anyway."""
     source: ClassVar[str]
@@ -64,6 +66,15 @@ class WatchingDetector(Detector, Protocol):
 
     def observer(self, ids: NDArray[np.int64], seed: int) -> Observer:
         """A fresh observer; what it computes is called `statistic`."""
+
+
+@runtime_checkable
+class SnapshotDetector(Detector, Protocol):
+    """A detector that needs "snapshots": what the model is at the end of an epoch."""
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """All that it looks at."""
 
 
 @cache

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from noiseaudit.errors import DataError
 
 __all__ = ["Evidence"]
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,11 @@ class Evidence:
         correct_history: (e, n) int8, 1 predicted right, 0 wrong, -1 not seen in that epoch.
         pred_probs: (n, k) float32, out-of-sample: of models that did not train on the example.
         cscores: (n,) arrays of C-scores by name: see `CScores.detector_arrays`.
+        inputs: (n, ...) the examples themselves, uint8 pictures or float vectors.
+        snapshots: (n, d) float32 arrays by (kind, epoch), of the model at an epoch's end: see
+            `Snapshot`; epoch None is the last.
+        device: where detectors that compute for long do so, "cpu" or "cuda".
+        reused_seconds: what work took that an earlier detector had done, in `shared`.
     """
 
     ids: NDArray[np.int64]
@@ -37,6 +45,11 @@ class Evidence:
     correct_history: NDArray[np.int8] | None = None
     pred_probs: NDArray[np.float32] | None = None
     cscores: Mapping[str, NDArray[Any]] | None = None
+    inputs: NDArray[Any] | None = None
+    snapshots: Mapping[tuple[str, int | None], NDArray[np.float32]] = field(default_factory=dict)
+    device: str = "cpu"
+    reused_seconds: list[float] = field(default_factory=list)
+    _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict, repr=False)
 
     def statistic(self, name: str) -> NDArray[np.float64]:
         """The statistic called `name`.
@@ -92,6 +105,39 @@ class Evidence:
                 "scores, trained on them); use more --runs, or balanced subsets"
             )
         return values
+
+    def snapshot(self, kind: str, epoch: int | None = None) -> NDArray[np.float32]:
+        """What the model was at the end of an epoch, None for the last.
+
+        Raises:
+            DataError: if it was not recorded.
+        """
+        if (kind, epoch) not in self.snapshots:
+            when = "the last epoch" if epoch is None else f"epoch {epoch}"
+            raise DataError(f"{kind} of {when} were not recorded; they take a training run")
+        return self.snapshots[kind, epoch]
+
+    def points(self) -> NDArray[np.float32]:
+        """(n, d) float32: inputs as vectors, pictures with pixels in [0, 1].
+
+        Raises:
+            DataError: if there are none.
+        """
+        if self.inputs is None:
+            raise DataError("inputs: none were recorded")
+        flat = self.inputs.reshape(len(self.inputs), -1)
+        return flat.astype(np.float32) / np.float32(255 if flat.dtype == np.uint8 else 1)
+
+    def shared(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
+        """What `compute` gives, computed once for all detectors that ask for `key`."""
+        if key in self._shared:
+            value, seconds = self._shared[key]
+            self.reused_seconds.append(seconds)
+        else:
+            began = time.perf_counter()
+            value = compute()
+            self._shared[key] = value, time.perf_counter() - began
+        return cast(_Value, value)
 
     def _require_observed(self, missing: NDArray[Any]) -> None:
         if missing.any():

@@ -19,6 +19,7 @@ from noiseaudit.cscore.runs import Execution, run_cscores
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import (
     Detector,
+    SnapshotDetector,
     WatchingDetector,
     create_detectors,
     training_statistics,
@@ -166,6 +167,12 @@ def score_examples(
             for detector in detectors
             if isinstance(detector, WatchingDetector)
         },
+        snapshots={
+            snapshot
+            for detector in detectors
+            if isinstance(detector, SnapshotDetector)
+            for snapshot in detector.snapshots
+        },
         resume=resume,
         keep_trajectories=keep_trajectories,
         progress=progress,
@@ -193,20 +200,24 @@ def score_examples(
         plan,
         statistics=run.statistics,
         correct_history=run.correct_history,
+        snapshots=run.snapshots,
         pred_probs=None if held_out is None else held_out.pred_probs,
         cscores=None if cscores is None else cscores.detector_arrays(),
     )
     stages = {
         "training": run.training_seconds,
         "watching": run.training_seconds + run.watching_seconds,
+        "snapshots": run.training_seconds + run.watching_seconds,
+        "inputs": 0.0,
         "pred_probs": 0.0 if held_out is None else sum(held_out.seconds),
         "cscores": cscore_seconds or 0.0,
     }
     rankings, seconds = {}, {}
     for detector in detectors:
         began = time.perf_counter()
+        evidence.reused_seconds.clear()
         rankings[detector.name] = detector.rank(evidence)
-        own = time.perf_counter() - began
+        own = time.perf_counter() - began + sum(evidence.reused_seconds)
         seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
     return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds)
 
@@ -217,6 +228,8 @@ def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evid
         labels=dataset.labels,
         num_classes=dataset.num_classes,
         seed=plan.seed,
+        inputs=dataset.inputs,
+        device=plan.device.type,
         **found,
     )
 

@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["CleanView", "GradientBatch", "Observer"]
+from noiseaudit.errors import UsageError
+
+__all__ = ["CleanView", "GradientBatch", "Observer", "Snapshot", "check_epoch"]
+
+
+class Snapshot(NamedTuple):
+    """An array that the model gives of all examples at the end of an epoch, in eval mode.
+
+    Attributes:
+        kind: "features" (n, d), the input of the last linear layer; "logits" (n, k); "gradients"
+            (n, m), each example's gradient of its own loss by the weights, projected: see
+            `projected_gradients`.
+        epoch: from 1; None is the last.
+    """
+
+    kind: Literal["features", "logits", "gradients"]
+    epoch: int | None = None
+
+
+def check_epoch(epoch: int | None) -> None:
+    """Check the epoch of a snapshot as far as that is possible before there is a run.
+
+    Raises:
+        UsageError: if it is below 1.
+    """
+    if epoch is not None and epoch < 1:
+        raise UsageError(f"epoch must be at least 1, or None for the last; got {epoch}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import pytest
 from noiseaudit.detector import Detector, create_detectors, detector_types, training_statistics
 from noiseaudit.detectors.curvature import Curvature
 from noiseaudit.detectors.forgetting import FirstLearnedEpoch, ForgettingEvents
+from noiseaudit.detectors.loss_sensitivity import LossSensitivity
 from noiseaudit.errors import DataError, UnknownNameError, UsageError
 from noiseaudit.evidence import Evidence
 from tests._oracles import first_learned, forgetting
@@ -34,12 +35,18 @@ def evidence(n=20, epochs=6, seed=0, **changes):
             for name in [
                 "correct",
                 Curvature().statistic,
+                LossSensitivity().statistic,
                 *(item.name for item in training_statistics()),
             ]
         },
         "correct_history": random.integers(0, 2, (epochs, n)).astype(np.int8),
         "pred_probs": random.dirichlet(np.ones(4), n).astype(np.float32),
         "cscores": {name: random.random(n) for name in CSCORES},
+        "inputs": random.random((n, 5)).astype(np.float32),
+        "snapshots": {
+            ("features", None): random.normal(size=(n, 6)).astype(np.float32),
+            ("logits", None): random.normal(size=(n, 4)).astype(np.float32),
+        },
     }
     return Evidence(**{**values, **changes})
 
@@ -184,14 +191,15 @@ def test_describes_itself(name):
 @pytest.mark.parametrize("name", ALL)
 def test_gives_one_finite_score_per_id_and_changes_nothing(name):
     given = evidence()
-    copies = {key: values.copy() for key, values in given.statistics.items()}
+    everything = {**given.statistics, **given.snapshots, "inputs": given.inputs}
+    copies = {key: values.copy() for key, values in everything.items()}
     ranking = one(name).rank(given)
     assert ranking.detector == name
     assert ranking.ids.tolist() == given.ids.tolist()
     assert ranking.scores.dtype == np.float64
     assert np.isfinite(ranking.scores).all()
     for key, values in copies.items():
-        assert np.array_equal(values, given.statistics[key])
+        assert np.array_equal(values, everything[key])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -211,6 +219,8 @@ def test_order_of_rows_does_not_matter(name):
         correct_history=given.correct_history[:, shuffled],
         pred_probs=given.pred_probs[shuffled],
         cscores={key: values[shuffled] for key, values in given.cscores.items()},
+        inputs=given.inputs[shuffled],
+        snapshots={key: values[shuffled] for key, values in given.snapshots.items()},
     )
     assert one(name).rank(moved).top(20).tolist() == one(name).rank(given).top(20).tolist()
 
@@ -219,6 +229,7 @@ def test_order_of_rows_does_not_matter(name):
 def test_takes_read_only_arrays(name):
     given = evidence()
     arrays = [*given.statistics.values(), *given.cscores.values(), given.pred_probs]
+    arrays += [*given.snapshots.values(), given.inputs]
     for values in (*arrays, given.correct_history, given.labels, given.ids):
         values.flags.writeable = False
     assert len(one(name).rank(given)) == 20

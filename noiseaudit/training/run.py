@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.training.plan import TrainingPlan
-from noiseaudit.watching import Observer
+from noiseaudit.training.snapshots import SnapshotObserver, read_snapshots, snapshot_name
+from noiseaudit.watching import Observer, Snapshot
 
 __all__ = ["TrainingRun", "Watcher", "run_training", "statistics_by_epoch"]
 
@@ -50,6 +51,7 @@ class TrainingRun:
         history: per epoch: loss (nats), accuracy, seconds, and seconds of `watching` after it.
         curves: (e, n) float16, probability of the given label at each epoch; NaN where its file
             was lost.
+        snapshots: (n, d) float32 by (kind, epoch), epoch None the last; memory-mapped.
     """
 
     statistics: dict[str, NDArray[np.float64]]
@@ -57,6 +59,7 @@ class TrainingRun:
     pred_probs: NDArray[np.float32]
     history: list[dict[str, float]]
     curves: NDArray[np.float16]
+    snapshots: Mapping[tuple[str, int | None], NDArray[np.float32]]
 
     @property
     def training_seconds(self) -> float:
@@ -76,6 +79,7 @@ def run_training(
     folder: Path,
     *,
     watchers: Mapping[str, Watcher] | None = None,
+    snapshots: Collection[Snapshot] = (),
     resume: bool = True,
     keep_trajectories: bool = False,
     progress: bool = False,
@@ -89,6 +93,7 @@ def run_training(
         folder: of the stage's files.
         watchers: further observers, made when training starts, by the statistic each records; the
             name says all that it depends on beside the plan.
+        snapshots: what the model shall leave of all examples, and after which epoch.
         resume: False starts over.
         keep_trajectories: keep every statistic of every epoch.
         progress: show a bar on stderr when it is a terminal.
@@ -96,6 +101,7 @@ def run_training(
     Raises:
         ManifestMismatchError: if what is there was made from other data or settings and `resume`
             is true.
+        UsageError: for a snapshot of an epoch that the run has not.
     """
     config = plan.config(dataset)
     watchers = watchers or {}
@@ -103,6 +109,7 @@ def run_training(
     wanted = {
         "statistics": [*names, *sorted(watchers)],
         "trajectories": names if keep_trajectories else [_CURVE],
+        "snapshots": sorted({snapshot_name(item, plan.recipe.epochs) for item in snapshots}),
     }
     beside = folder.with_name(f"{folder.name}.again")
     if not resume:
@@ -115,7 +122,10 @@ def run_training(
     if stored is not None:
         require_same(stored["config"], config, folder)
         lacking = [
-            name for kind, items in wanted.items() for name in items if name not in stored[kind]
+            name
+            for kind, items in wanted.items()
+            for name in items
+            if name not in stored.get(kind, ())
         ]
         if not lacking:
             logger.info("training: reused from %s", folder)
@@ -193,6 +203,7 @@ def _train(
         trajectory_names=wanted["trajectories"],
     )
     watching = {name: watch(dataset.ids, plan.seed) for name, watch in watchers.items()}
+    snapshots = SnapshotObserver(wanted["snapshots"], folder, seed=plan.seed)
     logger.info(
         "training %s for %d epochs on %d examples",
         plan.model_name, plan.recipe.epochs, len(dataset),
@@ -202,7 +213,7 @@ def _train(
             lambda: build_model(plan.model, dataset.input_shape, dataset.num_classes),
             Inputs(dataset, plan.device),
             plan.recipe,
-            {"statistics": observer, **watching},
+            {"statistics": observer, "snapshots": snapshots, **watching},
             seed=plan.seed,
             checkpoint=folder / "checkpoint.pt",
             config={**config, **wanted},
@@ -261,6 +272,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
         pred_probs=pred_probs,
         history=manifest["history"],
         curves=curves,
+        snapshots=read_snapshots(folder, manifest.get("snapshots", ()), epochs),
     )
 
 
@@ -269,4 +281,5 @@ def _clear(folder: Path) -> None:
     for name in (_MANIFEST, _BEGUN, "checkpoint.pt", "statistics.npz", "pred_probs.npy"):
         (folder / name).unlink(missing_ok=True)
     ClassSums.remove_files(folder)
-    shutil.rmtree(folder / "trajectories", ignore_errors=True)
+    for name in ("trajectories", "snapshots"):
+        shutil.rmtree(folder / name, ignore_errors=True)
