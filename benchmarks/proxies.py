@@ -60,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             ("cifar10", 10_000, (2, 6, 12, 24), {"model": "cnn", "epochs": 24}),
         ],
         "removal": [
-            (name, None, {"model": "mlp", "epochs": 12, "augmentation": "none"})
+            (name, 20_000, {"model": "mlp", "epochs": 12, "augmentation": "none"})
             for name in ("mnist", "fashion_mnist")
         ],
         "rates": (0.0, 0.1, 0.4),

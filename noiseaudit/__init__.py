@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from noiseaudit.experiment import run_experiment
     from noiseaudit.experiment_report import ExperimentReport
     from noiseaudit.loaders import load
+    from noiseaudit.memorization.profile import MemorizationProfile
+    from noiseaudit.memorization.stage import memorization_profile
     from noiseaudit.model_scores import curvature
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
@@ -56,6 +58,7 @@ __all__ = [
     "ExperimentReport",
     "LabeledDataset",
     "ManifestMismatchError",
+    "MemorizationProfile",
     "NoiseAuditError",
     "NoiseAuditWarning",
     "OutputError",
@@ -77,6 +80,7 @@ __all__ = [
     "inject_noise",
     "load",
     "load_cscores",
+    "memorization_profile",
     "predict_cscore_cost",
     "rebuild_report",
     "run_experiment",
@@ -100,6 +104,7 @@ _HOMES = {
     "ExperimentReport": "experiment_report",
     "LabeledDataset": "dataset",
     "ManifestMismatchError": "errors",
+    "MemorizationProfile": "memorization.profile",
     "NoiseAuditError": "errors",
     "NoiseAuditWarning": "errors",
     "OutputError": "errors",
@@ -120,6 +125,7 @@ _HOMES = {
     "inject_noise": "corruption",
     "load": "loaders",
     "load_cscores": "cscore.result",
+    "memorization_profile": "memorization.stage",
     "predict_cscore_cost": "cscore.estimate",
     "rebuild_report": "auditing",
     "run_experiment": "experiment",

@@ -52,6 +52,7 @@ HEADLINE = "cumulative_loss"
 """The detector that orders the report, when it is among those asked for."""
 
 _FORMAT = 1
+_WITH_PAGE = ("audit", "duplicates", "memorization")  # commands that leave a page
 _RESULTS = (
     "ranking.csv", "report.html", "report.json", "skipped.csv", "groups.csv", "links.csv",
 )  # fmt: skip
@@ -278,14 +279,14 @@ def rebuild_report(folder: str | Path) -> Path:
     """Write `report.html` anew from the `report.json` of a finished audit or scan; its path.
 
     Raises:
-        OutputError: if the folder holds no finished audit or scan for duplicates, or one of a newer
-            format.
+        OutputError: if the folder holds no finished audit, scan for duplicates or memorization
+            profile, or one of a newer format.
     """
     folder = Path(folder)
     stored = read_manifest(folder / "manifest.json")
-    if stored is None or stored.get("command") not in ("audit", "duplicates"):
+    if stored is None or stored.get("command") not in _WITH_PAGE:
         raise OutputError(
-            f"{folder} holds no audit and no scan for duplicates; "
+            f"{folder} holds no audit, scan for duplicates or memorization profile; "
             f"'noiseaudit audit ... --out {folder}' makes one"
         )
     if stored.get("status") != "done" or not (folder / "report.json").exists():

@@ -46,6 +46,7 @@ def test_readme_tables_are_what_the_results_give():
         ("curvature.py", ["--preset", "gpu", "--parts", "table", "--smoke", "--threads", "1"]),
         ("cscores.py", ["--preset", "smoke", "--workers", "1"]),
         ("duplicates.py", ["--preset", "smoke"]),
+        ("memorization_profile.py", ["--preset", "smoke"]),
         ("proxies.py", ["--preset", "smoke", "--threads", "1"]),
         ("proxies.py", ["--preset", "gpu", "--parts", "agreement", "--smoke", "--threads", "1"]),
         ("cscores.py", ["--preset", "gpu", "--parts", "agreement,dynamics", "--smoke"]),

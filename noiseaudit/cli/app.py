@@ -12,6 +12,7 @@ from noiseaudit.cli.cscores import cscores
 from noiseaudit.cli.detectors import detectors
 from noiseaudit.cli.duplicates import duplicates
 from noiseaudit.cli.experiment import experiment
+from noiseaudit.cli.memorization import memorization
 from noiseaudit.cli.report import report
 
 __all__ = ["app"]
@@ -28,6 +29,7 @@ app.command()(audit)
 app.command()(experiment)
 app.command()(cscores)
 app.command()(duplicates)
+app.command()(memorization)
 app.command()(report)
 app.command()(detectors)
 

@@ -1,24 +1,27 @@
-"""The report of an audit: one self-contained HTML page, made from plain values."""
+"""The report of a command: one self-contained HTML page, made from plain values."""
 
 from noiseaudit.report.document import (
+    AnalysisSection,
     ClassSummary,
     Copy,
     CopyGroup,
     EpochSummary,
+    FindingLine,
     Histogram,
     PairSummary,
     ReportDocument,
     Suspect,
-    document_from_dict,
-    document_to_dict,
 )
 from noiseaudit.report.html import render, write_report
+from noiseaudit.report.stored import document_from_dict, document_to_dict
 
 __all__ = [
+    "AnalysisSection",
     "ClassSummary",
     "Copy",
     "CopyGroup",
     "EpochSummary",
+    "FindingLine",
     "Histogram",
     "PairSummary",
     "ReportDocument",

@@ -23,7 +23,8 @@ from markupsafe import Markup
 
 from noiseaudit._io import write_text
 from noiseaudit.report.charts import histogram, line_chart, sparkline
-from noiseaudit.report.document import ReportDocument, Suspect, replace_surrogates
+from noiseaudit.report.document import ReportDocument, Suspect
+from noiseaudit.report.stored import replace_surrogates
 
 __all__ = ["render", "write_report"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_auroc", "plot_removal_by_epoch", "plot_scores"]
+__all__ = ["plot_auroc", "plot_lines", "plot_matrix", "plot_removal_by_epoch", "plot_scores"]
 
 _COLUMNS = 4
 _BINS = 50
@@ -100,4 +100,46 @@ def plot_scores(
     figure.suptitle(title)
     figure.supxlabel("suspicion", fontsize="small")
     figure.supylabel("examples", fontsize="small")
+    return figure
+
+
+def plot_lines(curve: Mapping[str, Any]) -> Figure:
+    """Lines over numbers, each with the band of its interval.
+
+    Args:
+        curve: `title`, `x_label`, `y_label`, `is_log_x`, and `series`: `label`, `x`, `mean`, `low`,
+            `high`, numbers or None.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for line in curve["series"]:
+        mean, low, high = (np.array(line[key], dtype=float) for key in ("mean", "low", "high"))
+        axes.plot(line["x"], mean, marker="." if len(mean) < 40 else None, label=line["label"])
+        axes.fill_between(line["x"], low, high, alpha=0.15)
+    if curve["is_log_x"]:
+        axes.set_xscale("log")
+    axes.set_xlabel(curve["x_label"])
+    axes.set_ylabel(curve["y_label"])
+    axes.grid(alpha=0.3)
+    if curve["series"]:
+        axes.legend(fontsize="x-small")
+    return figure
+
+
+def plot_matrix(matrix: Mapping[str, Any]) -> Figure:
+    """A matrix of non-negative numbers as colours.
+
+    Args:
+        matrix: `row_label`, `column_label` and `values`, row by row.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.array(matrix["values"], dtype=float), cmap="viridis")
+    axes.set_xlabel(matrix["column_label"])
+    axes.set_ylabel(matrix["row_label"])
+    figure.colorbar(image, ax=axes)
     return figure
