@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from noiseaudit._validation import check_finite, check_ids, check_labels, check_same_length
 from noiseaudit.errors import DataError
 
-__all__ = ["LabeledDataset", "Skipped", "digest_array"]
+__all__ = ["LabeledDataset", "Origin", "Skipped", "digest_array"]
 
 _BLOCK = 2**26  # bytes hashed at a time, so that a memory-mapped array is never read whole
 
@@ -38,6 +38,21 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set was loaded from, so that it can be found again.
+
+    Attributes:
+        source: a name, or the absolute path of a file or folder.
+        options: of `load`, by name, as JSON values.
+        examples: of the whole source, before split, limit and skipping.
+    """
+
+    source: str
+    options: Mapping[str, Any]
+    examples: int
+
+
 @dataclass(frozen=True, eq=False)
 class LabeledDataset:
     """A labelled dataset; *row* is a position in it, *id* survives subset, limit and export.
@@ -55,6 +70,7 @@ class LabeledDataset:
         feature_names: d names of the features of vectors, where the source has them.
         content: digest of `inputs` where the loader already knows one; else computed when asked.
         skipped: examples of the source that could not be read.
+        origin: where `load` found it; None for what was in memory.
 
     Raises:
         DataError: if shapes, dtypes, lengths, labels, ids or values are not as above.
@@ -71,6 +87,7 @@ class LabeledDataset:
     feature_names: tuple[str, ...] | None = None
     content: str | None = None
     skipped: tuple[Skipped, ...] = ()
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         n = check_same_length(inputs=self.inputs, labels=self.labels)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from noiseaudit.dataset import LabeledDataset
+from noiseaudit.dataset import LabeledDataset, Origin
 from noiseaudit.errors import DataError
 from noiseaudit.sources.arrays import (
     examples_from_arrays,
@@ -27,7 +27,7 @@ from noiseaudit.sources.folder import examples_from_folder
 from noiseaudit.sources.named import NAMED, examples_by_name
 from noiseaudit.sources.table import examples_from_table
 
-__all__ = ["load"]
+__all__ = ["load", "reopen"]
 
 
 def load(
@@ -90,16 +90,37 @@ def load(
     if isinstance(source, LabeledDataset):
         refuse_image_size(options)
         return select_from_dataset(source, selection)
-    if isinstance(source, str | os.PathLike):
-        return _load_named_or_path(
-            source,
-            selection,
-            options,
-            table={"label_column": label_column, "path_column": path_column},
-            named={"data_root": None if data_root is None else Path(data_root)},
-            download=download,
-        )
-    return build_dataset(_examples_in_memory(source, options), selection)
+    if not isinstance(source, str | os.PathLike):
+        return build_dataset(_examples_in_memory(source, options), selection)
+    columns = {"label_column": label_column, "path_column": path_column}
+    root = None if data_root is None else Path(data_root)
+    is_named = isinstance(source, str) and source in NAMED
+    try:
+        examples = _open(source, options, columns, root, download=download)
+        dataset = build_dataset(examples, selection)
+    except DataError as error:
+        if is_named or not _exists(source):
+            raise
+        raise DataError(f"{source}: {error}") from error
+    told = {
+        "data_root": None if root is None else str(root.absolute()), "split": split, "limit": limit,
+        "seed": seed, **columns, "image_size": image_size,
+    }  # fmt: skip
+    place = str(source) if is_named else str(Path(source).absolute())
+    return replace(dataset, origin=Origin(place, told, len(examples.labels)))
+
+
+def reopen(origin: Origin) -> Examples:
+    """The whole source that a data set came from, as it is now, its inputs not read yet.
+
+    Raises:
+        DataError: if it is gone or can no longer be used.
+    """
+    told = origin.options
+    options = PictureOptions(told.get("image_size"))
+    columns = {name: told[name] for name in ("label_column", "path_column")}
+    root = None if told.get("data_root") is None else Path(told["data_root"])
+    return _open(origin.source, options, columns, root, download=False)
 
 
 def _examples_in_memory(source: Any, options: PictureOptions) -> Examples:
@@ -117,54 +138,43 @@ def _examples_in_memory(source: Any, options: PictureOptions) -> Examples:
     )
 
 
+def _exists(source: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError) as error:  # a name too long, a NUL
+        raise DataError(f"{str(source)!r} is no path: {error}") from error
+
+
 def _is_mapping(source: Any) -> bool:
     return hasattr(source, "keys")
 
 
-def _load_named_or_path(
+def _open(
     source: str | os.PathLike[str],
-    selection: Selection,
     options: PictureOptions,
+    columns: dict[str, str],
+    data_root: Path | None,
     *,
-    table: dict[str, str],
-    named: dict[str, Path | None],
     download: bool,
-) -> LabeledDataset:
+) -> Examples:
+    """All examples of a named data set, a folder or a file."""
     if isinstance(source, str) and source in NAMED:
-        examples = examples_by_name(
-            source, options, data_root=named["data_root"], download=download
-        )
-        return build_dataset(examples, selection)
+        return examples_by_name(source, options, data_root=data_root, download=download)
     path = Path(source)
-    reader = _reader_of(path, options, table)
-    try:
-        return build_dataset(reader(), selection)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _reader_of(
-    path: Path, options: PictureOptions, table: dict[str, str]
-) -> Callable[[], Examples]:
-    """The function that reads this kind of file or folder."""
-    try:
-        is_there, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:  # a name too long, a NUL
-        raise DataError(f"{str(path)!r} is no path: {error}") from error
-    if not is_there:
+    if not _exists(path):
         near = difflib.get_close_matches(str(path).lower(), NAMED, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
             f"there is no file or folder {str(path)!r}, and no data set of that name; {hint}"
             f"named data sets: {', '.join(NAMED)}"
         )
-    if is_folder:
-        return lambda: examples_from_folder(path, options)
+    if path.is_dir():
+        return examples_from_folder(path, options)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".parquet"):
-        return lambda: examples_from_table(path, options, **table)
+        return examples_from_table(path, options, **columns)
     if suffix == ".npz":
-        return lambda: examples_from_npz(path, options)
+        return examples_from_npz(path, options)
     raise DataError(
         f"cannot tell what {str(path)!r} is; expected a folder, or a file ending in .csv, .parquet "
         "or .npz"
