@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noiseaudit.auditing import AuditReport, audit, rebuild_report
+    from noiseaudit.clean_stage import Receipt, clean_dataset, read_audit_plan, verify_cleaned
+    from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
     from noiseaudit.corruption import Corruption, apply_corruption, inject_noise
     from noiseaudit.cscore.cost import CScoreCost
     from noiseaudit.cscore.estimate import estimate_cscores, predict_cscore_cost
@@ -47,6 +49,8 @@ __all__ = [
     "Augmentation",
     "CScoreCost",
     "CScores",
+    "CleaningPlan",
+    "CleaningPolicy",
     "Corruption",
     "Curvature",
     "CurvatureChoice",
@@ -63,6 +67,7 @@ __all__ = [
     "NoiseAuditWarning",
     "OutputError",
     "Ranking",
+    "Receipt",
     "Recipe",
     "Recorder",
     "UnknownNameError",
@@ -71,6 +76,7 @@ __all__ = [
     "apply_corruption",
     "audit",
     "choose_curvature",
+    "clean_dataset",
     "create_detectors",
     "curvature",
     "detector_types",
@@ -82,8 +88,10 @@ __all__ = [
     "load_cscores",
     "memorization_profile",
     "predict_cscore_cost",
+    "read_audit_plan",
     "rebuild_report",
     "run_experiment",
+    "verify_cleaned",
 ]
 
 __version__ = "0.1.0"
@@ -93,6 +101,8 @@ _HOMES = {
     "Augmentation": "training.augment",
     "CScores": "cscore.result",
     "CScoreCost": "cscore.cost",
+    "CleaningPlan": "cleaning",
+    "CleaningPolicy": "cleaning",
     "Corruption": "corruption",
     "Curvature": "detectors.curvature",
     "CurvatureChoice": "curvature_choice",
@@ -109,12 +119,14 @@ _HOMES = {
     "NoiseAuditWarning": "errors",
     "OutputError": "errors",
     "Ranking": "ranking",
+    "Receipt": "clean_stage",
     "Recipe": "training.recipes",
     "Recorder": "recorder",
     "UnknownNameError": "errors",
     "UsageError": "errors",
     "apply_corruption": "corruption",
     "audit": "auditing",
+    "clean_dataset": "clean_stage",
     "choose_curvature": "curvature_choice",
     "create_detectors": "detector",
     "curvature": "model_scores",
@@ -127,8 +139,10 @@ _HOMES = {
     "load_cscores": "cscore.result",
     "memorization_profile": "memorization.stage",
     "predict_cscore_cost": "cscore.estimate",
+    "read_audit_plan": "clean_stage",
     "rebuild_report": "auditing",
     "run_experiment": "experiment",
+    "verify_cleaned": "clean_stage",
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
+from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
 from noiseaudit.duplicate_groups import DuplicateGroups
@@ -21,7 +24,9 @@ from noiseaudit.errors import OutputError
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest, write_manifest
+from noiseaudit.plan_files import write_plan
 from noiseaudit.presentation import build_document, ranking_rows
+from noiseaudit.provenance import digest_file, record_source
 from noiseaudit.ranking import Ranking
 from noiseaudit.report import (
     ReportDocument,
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADLINE", "AuditReport", "audit", "rebuild_report"]
 
+logger = logging.getLogger(__name__)
+
 HEADLINE = "cumulative_loss"
 """The detector that orders the report, when it is among those asked for."""
 
@@ -55,6 +62,7 @@ _FORMAT = 1
 _WITH_PAGE = ("audit", "duplicates", "memorization")  # commands that leave a page
 _RESULTS = (
     "ranking.csv", "report.html", "report.json", "skipped.csv", "groups.csv", "links.csv",
+    "plan.csv", "audited.npz",
 )  # fmt: skip
 
 
@@ -96,14 +104,40 @@ class AuditReport:
             write_report(self.document, Path(path))
         return render(self.document)
 
+    @cached_property
+    def plan(self) -> CleaningPlan:
+        """What to do about each example: what looks wrong is for review, copies as confirmed.
+
+        `with_policy` gives others; `apply`, `subset`, `sampler` use it.
+        """
+        data, n = self.dataset, len(self.dataset)
+        copy_action = np.full(n, "", dtype="<U7")
+        if self.duplicates is not None:
+            inside = self.duplicates.in_conflict()
+            copy_action[inside] = self.duplicates.action[inside]
+        reasons = [
+            self.findings.reason(row, data.class_names, int(label))
+            for row, label in enumerate(data.labels)
+        ]
+        undecided = CleaningPlan(
+            class_names=data.class_names, ids=data.ids, labels=data.labels,
+            suspicion=self.ranking.scores, suggested=self.findings.suggested,
+            suggested_prob=self.findings.suggested_prob,
+            is_label_issue=self.findings.is_label_issue, copy_action=copy_action,
+            reasons=np.array(reasons, dtype=object), actions=np.full(n, "keep", dtype="<U7"),
+            new_labels=np.full(n, -1), sources=data.sources, split=data.split,
+        )  # fmt: skip
+        return undecided.with_policy(CleaningPolicy())
+
     def _repr_html_(self) -> str:
         page = escape(self.to_html(), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:640px;border:0"></iframe>'
 
     def save(self, folder: str | Path) -> None:
-        """Write `ranking.csv`, `report.html`, `report.json`, `manifest.json`, `skipped.csv`.
+        """Write `ranking.csv`, `plan.csv`, `report.html`, `report.json`, `manifest.json`.
 
-        With duplicates also `groups.csv` and `links.csv`.
+        And `audited.npz`, which `clean` checks the source against, and `skipped.csv`; with
+        duplicates also `groups.csv` and `links.csv`. A `plan.csv` that was edited stays as it is.
 
         Raises:
             OutputError: if the folder cannot be written.
@@ -111,6 +145,8 @@ class AuditReport:
         folder = make_folder(Path(folder))
         header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
         write_csv(folder / "ranking.csv", header, rows)
+        plan_digest = self._save_plan(folder)
+        record_source(self.dataset).save(folder / "audited.npz")
         write_skipped(self.dataset.skipped, folder)
         if self.duplicates is not None:
             save_groups(self.duplicates, folder)
@@ -119,7 +155,19 @@ class AuditReport:
                 (folder / name).unlink(missing_ok=True)
         write_json(folder / "report.json", document_to_dict(self.document))
         write_report(self.document, folder / "report.html")
-        write_manifest(folder / "manifest.json", self.manifest)
+        results = {**self.manifest["results"], "plan": plan_digest}
+        write_manifest(folder / "manifest.json", {**self.manifest, "results": results})
+
+    def _save_plan(self, folder: Path) -> str:
+        """Write `plan.csv` unless a person has edited it; the digest of what was last written."""
+        path = folder / "plan.csv"
+        stored = read_manifest(folder / "manifest.json") or {}
+        digest = stored.get("results", {}).get("plan", "")
+        if path.exists() and digest and digest_file(path).hex() != digest:
+            logger.warning("%s was edited and stays as it is; --no-resume replaces it", path)
+            return str(digest)
+        write_plan(self.plan, path)
+        return digest_file(path).hex()
 
 
 def audit(
@@ -200,6 +248,7 @@ def audit(
         "format": _FORMAT,
         "command": "audit",
         "source": dataset.name,
+        "origin": None if dataset.origin is None else asdict(dataset.origin),
         "config": plan.config(dataset),
         "detectors": [detector.name for detector in chosen],
         "versions": package_versions(),

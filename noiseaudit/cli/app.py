@@ -8,6 +8,7 @@ import typer
 
 from noiseaudit import __version__
 from noiseaudit.cli.audit import audit
+from noiseaudit.cli.clean import clean
 from noiseaudit.cli.cscores import cscores
 from noiseaudit.cli.detectors import detectors
 from noiseaudit.cli.duplicates import duplicates
@@ -30,6 +31,7 @@ app.command()(experiment)
 app.command()(cscores)
 app.command()(duplicates)
 app.command()(memorization)
+app.command()(clean)
 app.command()(report)
 app.command()(detectors)
 

@@ -1,0 +1,319 @@
+"""The cleaning plan: keep, remove, relabel or review each example, and why.
+
+What flows in is a verdict on every example; what flows out is one action for each, which a person
+may change. The plan owns no data: it is applied to whatever data set it was made for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiseaudit._validation import check_same_length
+from noiseaudit.dataset import LabeledDataset
+from noiseaudit.errors import DataError, UsageError, check_name
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ACTIONS", "POLICIES", "CleaningPlan", "CleaningPolicy"]
+
+ACTIONS = ("keep", "remove", "relabel", "review")
+POLICIES = ("review", "issues", "confirmed", "share", "count", "threshold")
+_WITH_AMOUNT = ("share", "count", "threshold")
+_PROTECTED = "test"
+
+
+@dataclass(frozen=True)
+class CleaningPolicy:
+    """Which labels are acted on. Confirmed copies with conflicting labels always are.
+
+    Attributes:
+        kind: "review", every label that looks wrong is left for a person to decide; "issues", every
+            such label goes; "confirmed", copies alone; "share", "count" or "threshold": the most
+            suspicious go, by their share of all, by number, or from a suspicion.
+        amount: of the last three.
+        relabel_above: probability of the suggested label from which it is given to the example
+            instead of removing it; None never does. It is in-sample and averaged over training: a
+            ranking, not a calibrated chance of being right.
+        min_per_class: examples that a class keeps at least (all of one that has fewer): of those
+            that would go, the least suspicious stay.
+        include_test: act on a split called test too. By default it is left as it is, for review:
+            cleaning it changes what a reported accuracy means.
+
+    Raises:
+        UsageError: for a value that it cannot have.
+    """
+
+    kind: str = "review"
+    amount: float | None = None
+    relabel_above: float | None = None
+    min_per_class: int = 10
+    include_test: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.kind, POLICIES, "policy")
+        if (self.amount is None) == (self.kind in _WITH_AMOUNT):
+            form = f"{self.kind}:NUMBER" if self.kind in _WITH_AMOUNT else self.kind
+            raise UsageError(f"policy {self.kind} is written {form!r}; got {self.text!r}")
+        if self.kind == "share" and not 0 <= (self.amount or 0) <= 1:
+            raise UsageError(f"share must be in [0, 1]; got {self.amount:g}")
+        if self.kind == "count" and ((self.amount or 0) < 0 or (self.amount or 0) % 1):
+            raise UsageError(f"count must be a whole number from 0; got {self.amount:g}")
+        if self.relabel_above is not None and not 0 <= self.relabel_above <= 1:
+            raise UsageError(f"relabel_above must be in [0, 1]; got {self.relabel_above:g}")
+        if self.min_per_class < 0:
+            raise UsageError(f"min_per_class must not be negative; got {self.min_per_class}")
+
+    @classmethod
+    def parse(cls, text: str, **options: Any) -> CleaningPolicy:
+        """From `review`, `issues`, `confirmed`, `share:0.05`, `count:200` or `threshold:2.5`."""
+        kind, colon, number = text.partition(":")
+        try:
+            amount = float(number) if colon else None
+        except ValueError as error:
+            raise UsageError(f"policy {text!r}: {number!r} is no number") from error
+        if amount is not None and not np.isfinite(amount):
+            raise UsageError(f"policy {text!r}: {number!r} is not finite")
+        return cls(kind, amount, **options)
+
+    @property
+    def text(self) -> str:
+        """As `parse` takes it."""
+        return self.kind if self.amount is None else f"{self.kind}:{self.amount:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class CleaningPlan:
+    """An action for each of n examples, with the evidence that another policy would need.
+
+    Attributes:
+        class_names: k names.
+        ids: (n,) int64 sample ids.
+        labels: (n,) int64 given labels.
+        suspicion: (n,) float64, higher = more suspicious.
+        suggested: (n,) int64 suggested labels.
+        suggested_prob: (n,) float64 in [0, 1], in-sample, averaged over training.
+        is_label_issue: (n,) bool.
+        copy_action: (n,) text: the action for a copy under conflicting labels, "" for others.
+        reasons: (n,) text.
+        actions: (n,) text, of `ACTIONS`.
+        new_labels: (n,) int64, the label to be given, -1 where none is.
+        sources: (n,) paths, or None.
+        split: (n,) text, or None.
+
+    Raises:
+        DataError: if lengths differ, an action does not exist, or new labels are not exactly where
+            the action is "relabel".
+    """
+
+    class_names: tuple[str, ...]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    suspicion: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+    suggested_prob: NDArray[np.float64]
+    is_label_issue: NDArray[np.bool_]
+    copy_action: NDArray[np.str_]
+    reasons: NDArray[np.object_]
+    actions: NDArray[np.str_]
+    new_labels: NDArray[np.int64]
+    sources: NDArray[np.str_] | None = None
+    split: NDArray[np.str_] | None = None
+
+    def __post_init__(self) -> None:
+        check_same_length(
+            ids=self.ids, labels=self.labels, suspicion=self.suspicion, actions=self.actions,
+            new_labels=self.new_labels, reasons=self.reasons,
+        )  # fmt: skip
+        if unknown := sorted(set(self.actions.tolist()) - set(ACTIONS)):
+            raise DataError(f"actions must be of {', '.join(ACTIONS)}; got {unknown[0]!r}")
+        if ((self.new_labels >= 0) != (self.actions == "relabel")).any():
+            raise DataError("new labels must be exactly where the action is relabel")
+        if (self.new_labels >= len(self.class_names)).any():
+            raise DataError(f"new labels must be below {len(self.class_names)}, the classes")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """(n,) rows, most suspicious first, ties by id."""
+        return np.lexsort((self.ids, -self.suspicion))
+
+    @property
+    def cleaned_labels(self) -> NDArray[np.int64]:
+        """(n,) int64, new labels where there are any, else the given ones."""
+        return np.where(self.new_labels >= 0, self.new_labels, self.labels)
+
+    @property
+    def is_kept(self) -> NDArray[np.bool_]:
+        """(n,) bool, whether it stays, relabelled or still to be reviewed."""
+        return np.asarray(self.actions != "remove")
+
+    def counts(self) -> dict[str, int]:
+        """How many examples have each action."""
+        found = Counter(self.actions.tolist())
+        return {action: found[action] for action in ACTIONS}
+
+    def with_policy(self, policy: CleaningPolicy) -> CleaningPlan:
+        """The same examples with the actions that a policy gives them, whatever they have now."""
+        actions = np.full(len(self), "keep", dtype="<U7")
+        wanted = self._wanted(policy)
+        actions[wanted] = "review" if policy.kind == "review" else "remove"
+        if policy.relabel_above is not None and policy.kind != "review":
+            sure = self.suggested_prob >= policy.relabel_above
+            actions[wanted & sure & (self.suggested != self.labels)] = "relabel"
+        confirmed = self.copy_action != ""
+        actions[confirmed] = self.copy_action[confirmed]
+        if not policy.include_test and self.split is not None:
+            held_out = (self.split == _PROTECTED) & (actions != "keep")
+            actions[held_out] = "review"
+        self._restore(actions, policy.min_per_class)
+        new_labels = np.where(actions == "relabel", self.suggested, -1)
+        return replace(self, actions=actions, new_labels=new_labels)
+
+    def _wanted(self, policy: CleaningPolicy) -> NDArray[np.bool_]:
+        amount = 0.0 if policy.amount is None else policy.amount
+        if policy.kind in ("review", "issues"):
+            return self.is_label_issue.copy()
+        if policy.kind == "threshold":
+            return np.asarray(self.suspicion >= amount)
+        count = {"share": round(amount * len(self)), "count": int(amount)}.get(policy.kind, 0)
+        wanted = np.zeros(len(self), dtype=bool)
+        wanted[self.order[:count]] = True
+        return wanted
+
+    def _restore(self, actions: NDArray[np.str_], floor: int) -> None:
+        """Keep the least suspicious that would leave a class which would fall below the floor."""
+        leaves = (actions == "remove") | (actions == "relabel")
+        for label in np.unique(self.labels):
+            mine = self.labels == label
+            lacking = min(floor, int(mine.sum())) - int((mine & ~leaves).sum())
+            if lacking > 0:
+                rows = self.order[::-1]
+                rows = rows[mine[rows] & leaves[rows]][:lacking]
+                actions[rows] = "keep"
+
+    def with_decisions(self, decisions: Sequence[Mapping[str, str | int]]) -> CleaningPlan:
+        """With what a person decided: the last decision on an example wins.
+
+        Args:
+            decisions: each with `sample_id`, `given_label`, `action`, and `new_label` for
+                "relabel", labels by name.
+
+        Raises:
+            DataError: if one does not fit this plan.
+        """
+        actions, new_labels = self.actions.copy(), self.new_labels.copy()
+        row_of = {int(sample_id): row for row, sample_id in enumerate(self.ids)}
+        code_of = {name: code for code, name in enumerate(self.class_names)}
+        for number, decision in enumerate(decisions):
+            row = row_of.get(int(decision["sample_id"]), -1)
+            what = f"decision {number}, on sample {decision['sample_id']},"
+            if row < 0:
+                raise DataError(f"{what} is of no example of this plan")
+            given = self.class_names[self.labels[row]]
+            if decision["given_label"] != given:
+                raise DataError(
+                    f"{what} was made when it was labelled {decision['given_label']!r}; "
+                    f"it is {given!r}"
+                )
+            action = str(decision["action"])
+            if action not in ACTIONS:
+                raise DataError(f"{what} must be of {', '.join(ACTIONS)}; got {action!r}")
+            new = code_of.get(str(decision.get("new_label", "")), -1) if action == "relabel" else -1
+            if action == "relabel" and new < 0:
+                raise DataError(f"{what} names no class: {decision.get('new_label', '')!r}")
+            if new == self.labels[row]:
+                action, new = "keep", -1
+            actions[row], new_labels[row] = action, new
+        return replace(self, actions=actions, new_labels=new_labels)
+
+    def apply(self, dataset: LabeledDataset) -> LabeledDataset:
+        """The cleaned data set, of one that holds the plan's examples in the plan's order.
+
+        Raises:
+            DataError: if ids or given labels are not the plan's.
+        """
+        same = np.array_equal(dataset.ids, self.ids) and np.array_equal(dataset.labels, self.labels)
+        if not same:
+            raise DataError("the plan was made for other examples or labels than these")
+        return dataset.with_labels(self.cleaned_labels).subset(self.is_kept)
+
+    def subset(self, dataset: Any) -> torch.utils.data.Subset[Any]:
+        """The kept examples of the whole source as a `torch.utils.data.Subset`, in source order.
+
+        Args:
+            dataset: map-style, of (input, label, ...), sample ids being its indices. An example to
+                be relabelled comes with its new label (a class number), the rest as it is.
+
+        Raises:
+            DataError: if a sample id lies outside it.
+        """
+        from torch.utils.data import Subset
+
+        if len(self) and int(self.ids.max()) >= len(dataset):
+            raise DataError(
+                f"the plan has sample ids up to {int(self.ids.max())}; the data set has "
+                f"{len(dataset)} examples"
+            )
+        changed = self.new_labels >= 0
+        if changed.any():
+            new = dict(
+                zip(self.ids[changed].tolist(), self.new_labels[changed].tolist(), strict=True)
+            )
+            dataset = _Relabelled(dataset, new)
+        return Subset(dataset, np.sort(self.ids[self.is_kept]).tolist())
+
+    def weights(self, review: float = 0.5) -> NDArray[np.float64]:
+        """(n,) weights of a loss: 0 for removed examples, `review` for those to be reviewed."""
+        if not 0 <= review <= 1:
+            raise UsageError(f"review must be in [0, 1]; got {review:g}")
+        by_action = {"keep": 1.0, "relabel": 1.0, "review": review, "remove": 0.0}
+        return np.array([by_action[action] for action in self.actions.tolist()], np.float64)
+
+    def sampler(
+        self, *, seed: int = 0, review: float = 0.5
+    ) -> torch.utils.data.WeightedRandomSampler:
+        """Draws as many examples an epoch as stay, by `weights`, with replacement.
+
+        Its indices are rows of the plan, which are those of the data set that was audited.
+        """
+        import torch
+        from torch.utils.data import WeightedRandomSampler
+
+        drawn = torch.Generator().manual_seed(seed)
+        return WeightedRandomSampler(
+            self.weights(review).tolist(), int(self.is_kept.sum()), generator=drawn
+        )
+
+    def curriculum(self) -> NDArray[np.int64]:
+        """Sample ids of the kept examples, easy to hard: least suspicious first."""
+        rows = self.order[::-1]
+        return self.ids[rows[self.is_kept[rows]]]
+
+
+class _Relabelled:
+    """A map-style data set with other labels at some indices."""
+
+    def __init__(self, dataset: Any, labels: Mapping[int, int]) -> None:
+        self._dataset = dataset
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self._dataset[index]
+        if index not in self._labels:
+            return item
+        return (item[0], self._labels[index], *item[2:])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
