@@ -104,6 +104,10 @@ class ClassSums:
         """Forget what was put since the last epoch's end."""
         self._seen[:] = False
 
+    def leave_out(self, rows: NDArray[np.bool_]) -> None:
+        """Forget what was put for these rows, (n,) bool, since the last epoch's end."""
+        self._seen[rows] = False
+
     def block_means(self, start: int, stop: int) -> NDArray[np.float32]:
         """Mean probabilities of the rows from start to stop."""
         counts = self.counts[start:stop, None].astype(np.float64)

@@ -112,6 +112,21 @@ class StatisticsObserver:
         if self._buffer is not None:
             self._buffer.reduce()
 
+    def last_observed(self) -> NDArray[np.int64]:
+        """(n,) when each example was last seen in the open epoch, counting observations; or -1."""
+        self.flush()
+        if self._buffer is None:
+            return np.full(len(self.counts), -1)
+        return self._buffer.last_observed()
+
+    def leave_out(self, rows: NDArray[np.bool_]) -> None:
+        """Forget what the open epoch has of some examples, (n,) bool, as if they were not seen."""
+        self.flush()
+        if self._buffer is not None:
+            self._buffer.leave_out(rows)
+        if self.class_sums is not None:
+            self.class_sums.leave_out(rows)
+
     def discard_epoch(self) -> None:
         """Forget what was recorded since the last epoch's end."""
         self._buffer = None
@@ -293,6 +308,14 @@ class _EpochBuffer:
             self._owner.class_sums.put(rows.cpu().numpy(), outputs.probs.cpu().numpy())
         self._start += self._filled
         self._filled = 0
+
+    def last_observed(self) -> NDArray[np.int64]:
+        """(n,) place of each example's newest observation in this epoch, -1 without one."""
+        return self._newest[: self._n].cpu().numpy().copy()
+
+    def leave_out(self, rows: NDArray[np.bool_]) -> None:
+        """Take these examples for not seen."""
+        self._newest[: self._n][torch.from_numpy(rows).to(self._newest.device)] = -1
 
     def finish(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values (s, n) and which examples were seen; the buffer is ready for the next epoch."""

@@ -155,6 +155,23 @@ class Recorder:
         faults[1] += (known & ~agree).sum()
         return torch.where(agree, rows, n)
 
+    def last_observed(self) -> NDArray[np.int64]:
+        """(n,) when each example was last seen in the open epoch, counting observations; or -1."""
+        return self._observer.last_observed()
+
+    def leave_out(self, rows: ArrayLike) -> None:
+        """Forget what the open epoch has of some examples, as if it had not seen them.
+
+        Args:
+            rows: (n,) bool, in the order of `labels`.
+
+        Raises:
+            DataError: for another length.
+        """
+        mask = np.asarray(rows, dtype=bool)
+        check_same_length(labels=self.labels, rows=mask)
+        self._observer.leave_out(mask)
+
     def end_epoch(self) -> None:
         """Close the epoch: one transfer from the device.
 

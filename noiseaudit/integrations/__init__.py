@@ -1,0 +1,1 @@
+"""Bridges to other tools; each needs its library only when the bridge itself is imported."""
