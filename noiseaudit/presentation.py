@@ -26,7 +26,10 @@ from noiseaudit.training.run import TrainingRun
 
 __all__ = ["build_document", "class_summaries", "ranking_rows"]
 
-_SUSPECTS = 300  # cards in the page; the rest is in ranking.csv
+_SUSPECTS = 300  # cards in the page at least; the rest is in ranking.csv
+_MOST_SUSPECTS = 2_000  # where so many labels look wrong and the page stays small: all to review
+_PAGE_BYTES = 6_000_000
+_CARD_BYTES = 3_000  # measured: 10 detectors, 30 epochs, without the picture
 _FEATURES = 6
 _BINS = 40
 
@@ -106,6 +109,9 @@ def build_document(
         version=manifest["versions"]["noiseaudit"],
         groups=() if found is None else copy_groups(found),
         copies=() if found is None else copy_counts(found),
+        data_digest=dataset.content_digest,
+        labels_digest=dataset.fingerprint["labels"],
+        class_names=dataset.class_names,
     )
 
 
@@ -182,12 +188,14 @@ def _suspects(
     run: TrainingRun,
 ) -> tuple[Suspect, ...]:
     rows = ranking.order[:_SUSPECTS]
-    if dataset.kind == "images":
-        with ThreadPoolExecutor() as pool:
-            pictures = list(pool.map(lambda row: picture_uri(dataset, int(row)), rows))
-        features: Sequence[tuple[tuple[str, float], ...]] = [()] * len(rows)
-    else:
-        pictures = [""] * len(rows)
+    pictures = _pictures(dataset, rows)
+    if len(rows):
+        card = _CARD_BYTES + sum(map(len, pictures)) // len(rows)
+        wanted = min(int(findings.is_label_issue.sum()), _MOST_SUSPECTS, _PAGE_BYTES // card)
+        more = ranking.order[len(rows) : wanted]
+        rows, pictures = np.concatenate([rows, more]), pictures + _pictures(dataset, more)
+    features: Sequence[tuple[tuple[str, float], ...]] = [()] * len(rows)
+    if dataset.kind == "vectors":
         features = _unusual_features(dataset, rows)
     curves = run.curves[:, rows].astype(float).T.round(4).tolist()
     names = dataset.class_names
@@ -211,6 +219,13 @@ def _suspects(
             zip(rows, pictures, features, curves, strict=True), start=1
         )
     )
+
+
+def _pictures(dataset: LabeledDataset, rows: np.ndarray[Any, Any]) -> list[str]:
+    if dataset.kind == "vectors":
+        return [""] * len(rows)
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda row: picture_uri(dataset, int(row)), rows))
 
 
 def _unusual_features(

@@ -12,9 +12,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from noiseaudit import presentation
+from noiseaudit.auditing import audit
 from noiseaudit.errors import OutputError
+from noiseaudit.loaders import load
 from noiseaudit.report import (
     ClassSummary,
+    Copy,
+    CopyGroup,
     EpochSummary,
     Histogram,
     PairSummary,
@@ -285,6 +290,75 @@ def test_empty_states_say_so():
         "No training history was stored.",
     ):
         assert part in words
+
+
+def _review(text):
+    (found,) = (a for tag, a in Page(text).elements if a.get("id") == "review")
+    return found
+
+
+def test_review_knows_data_labels_and_every_class_exactly():
+    names = (*TRICKY_NAMES, "two\r\nlines", " padded ", "lone \udc80 surrogate")
+    text = render(
+        document(suspects=(suspect(),), data_digest="d1", labels_digest="l2", class_names=names)
+    )
+    found = _review(text)
+    assert (found["data-data"], found["data-labels"], found["data-key"]) == ("d1", "l2", "d1 l2")
+    assert json.loads(found["data-names"]) == [*names, "cat", "dog"]
+    assert "'" not in re.search(r"data-names='(.*?)' hidden>", text).group(1)
+
+
+def test_review_of_a_report_stored_before_takes_the_fingerprint_from_its_facts():
+    stored = document_to_dict(document(suspects=(suspect(),), facts=(("fingerprint", "d1"),)))
+    for key in ("data_digest", "labels_digest", "class_names"):
+        del stored[key]
+    found = _review(render(document_from_dict(stored)))
+    assert (found["data-data"], found["data-labels"], found["data-key"]) == ("d1", "", "d1")
+
+
+def test_review_without_any_digest_keeps_reports_apart_by_their_suspects():
+    keys = [
+        _review(render(document(suspects=(suspect(given=name),), title="same")))["data-key"]
+        for name in ("cat", "bird", "cat")
+    ]
+    assert keys[0] == keys[2] != keys[1]
+    assert len(keys[0]) == 32
+
+
+def test_a_suspect_names_the_copies_of_its_picture():
+    copies = tuple(Copy(100 + i, f"{i}.png", f"label {i}") for i in range(1, 6))
+    group = CopyGroup(4, "near", True, False, "", copies, more=2)
+    counts = ("groups", "conflicts", "leaks", "leaks_alone", "spare")
+    page = Page(
+        render(
+            document(
+                suspects=(suspect(), suspect(20)),
+                groups=(group,),
+                copies=tuple((name, 1) for name in counts),
+            )
+        )
+    )
+    (link,) = (a for a in page.all("a") if a.get("class") == "copy-link")
+    assert link["href"] == "#group-4"
+    shown = "Near copy : label 2 (id 102), label 3 (id 103), label 4 (id 104) and 3 more"
+    assert shown in page.texts()
+    assert "group-4" in [a.get("id") for a in page.all("li")]
+
+
+def test_page_has_room_for_all_that_looks_wrong_while_it_stays_small(monkeypatch, tmp_path):
+    def shown():
+        report = audit(load("digits", limit=120), out=tmp_path, epochs=1, duplicates=False)
+        assert report.document.class_names == tuple("0123456789")
+        return len(report.document.suspects), int(report.findings.is_label_issue.sum())
+
+    monkeypatch.setattr(presentation, "_SUSPECTS", 10)
+    count, issues = shown()
+    assert count == issues > 10
+    monkeypatch.setattr(presentation, "_PAGE_BYTES", 4000 * 20)
+    count, _ = shown()
+    assert 10 < count < 27  # a card without its picture takes 3,000
+    monkeypatch.setattr(presentation, "_PAGE_BYTES", 0)
+    assert shown()[0] == 10
 
 
 def test_no_examples_at_all_is_no_division_by_zero():

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import random
-import shutil
-import struct
-import zlib
 
 import pytest
 
@@ -20,32 +16,19 @@ from noiseaudit.report import (
     write_report,
 )
 
-webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.chrome.service import Service  # noqa: E402 # after the check for selenium
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.select import Select  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+pytest.importorskip("selenium")
+from selenium.webdriver.common.by import By  # after the check for selenium
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium or chromedriver")
+from tests._browser import NEEDS_CHROMIUM, chromium, click, png, resize
+
+pytestmark = NEEDS_CHROMIUM
 
 SCRIPT_NAME = "<script>window.pwned=1</script>"
 LONG_NAME = "a name without end " * 8 + "Unbreakable" * 20
 NAMES = ("cat", "dog", "bird", SCRIPT_NAME, LONG_NAME)
 COUNT = 400
-
-
-def png(shade):
-    """A grey PNG of 8 x 8 pixels as a data URI."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    rows = zlib.compress((b"\0" + bytes([shade]) * 8) * 8)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
-    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 def suspects():
@@ -93,26 +76,7 @@ def document():
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        "--force-prefers-reduced-motion",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    yield from chromium(tmp_path_factory.mktemp("chromium"))
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +95,6 @@ def page(browser, address):
     assert browser.get_log("browser") == []
 
 
-def resize(browser, width):
-    metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
 def visible(page, field="rank"):
     """A data attribute of each visible card, in the order of the page."""
     script = "return [...document.querySelectorAll('.card')].filter(c => c.offsetParent !== null)"
@@ -144,14 +103,6 @@ def visible(page, field="rank"):
 
 def showing(page):
     return page.find_element(By.ID, "showing").text
-
-
-def click(page, element):
-    """Click as the keyboard or a screen reader does: on the element, wherever it stands by now.
-
-    A pointer aimed at where it stood misses when cards above it are laid out in between.
-    """
-    page.execute_script("arguments[0].click()", element)
 
 
 def choose(page, control, text):

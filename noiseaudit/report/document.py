@@ -219,6 +219,9 @@ class ReportDocument:
         copies: numbers of such groups: `groups`, `conflicts`, `leaks`, `leaks_alone` (without a
             conflict), `spare` (neither); empty if none were looked for.
         analyses: of memorization.
+        data_digest: of the inputs; with `labels_digest` it says what decisions belong to.
+        labels_digest: of the given labels as codes.
+        class_names: all that an example can be relabelled to, those without examples too.
     """
 
     title: str
@@ -238,3 +241,6 @@ class ReportDocument:
     groups: tuple[CopyGroup, ...] = ()
     copies: tuple[tuple[str, int], ...] = ()
     analyses: tuple[AnalysisSection, ...] = ()
+    data_digest: str = ""
+    labels_digest: str = ""
+    class_names: tuple[str, ...] = ()

@@ -1,9 +1,10 @@
 """A `ReportDocument` as one self-contained HTML file.
 
 The page loads nothing: style, script and pictures are inside it, and its content security policy
-lets a browser run that one script (named by its hash) and no other. Sorting and filtering need the
-script; everything else works without. Templates lie beside this file: `page.html` is the frame, the
-other `.html` files its sections.
+lets a browser run that one script (named by its hash) and no other. Sorting, filtering and deciding
+need the script; everything else works without. Templates lie beside this file: `page.html` is the
+frame, the other `.html` files its sections. Decisions leave the page as a download from a Blob
+URL, which no directive of the policy governs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from markupsafe import Markup
 
 from noiseaudit._io import write_text
 from noiseaudit.report.charts import histogram, line_chart, sparkline
-from noiseaudit.report.document import ReportDocument, Suspect
+from noiseaudit.report.document import Copy, CopyGroup, ReportDocument, Suspect
 from noiseaudit.report.stored import replace_surrogates
 
 __all__ = ["render", "write_report"]
@@ -32,6 +33,8 @@ _ROWS_SHOWN = 30  # of a table; the rest is folded away, so that 1,000 classes s
 _CHARTS_SHOWN = 6
 _SMALL_PICTURE = 96  # pixels; enlarged without smoothing up to here
 _FEATURE_LIMIT = 4.0  # standard deviations at which a feature's bar is full
+_STYLES = ("report.css", "review.css")
+_SCRIPTS = ("decisions.js", "review.js", "report.js")  # the last one starts the others
 _DIRECTION_MARK = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
@@ -45,18 +48,39 @@ class _Card:
     picture: str
     is_small: bool
     curve: Markup | None
+    group: CopyGroup | None
+    copies: tuple[Copy, ...]  # the others of the group
+
+
+@dataclass(frozen=True)
+class _Review:
+    """What the script needs to keep and save decisions.
+
+    Attributes:
+        key: tells what one audit's decisions are kept under in the browser.
+        data: digest of the inputs, or "".
+        labels: digest of the given labels, or "".
+        names: of the classes, by number.
+    """
+
+    key: str
+    data: str
+    labels: str
+    names: list[str]
 
 
 def render(document: ReportDocument) -> str:
     """The page as text; every value is escaped, and what UTF-8 cannot hold is replaced."""
     labels = _label_numbers(document)
+    groups = {copy.sample_id: group for group in document.groups for copy in group.copies}
     text = (
         _environment()
         .get_template("page.html")
         .render(
             doc=document,
             labels=labels,
-            cards=[_card(suspect, labels) for suspect in document.suspects],
+            cards=[_card(s, labels, groups.get(s.sample_id)) for s in document.suspects],
+            review=_review(document, labels),
             given_options=_options(document, labels, "given"),
             suggested_options=_options(document, labels, "suggested"),
             classes=sorted(document.classes, key=lambda summary: -summary.issues),
@@ -102,8 +126,10 @@ def _environment() -> jinja2.Environment:
 def _assets() -> dict[str, Markup]:
     """Style, script, and the script's hash, which alone the content security policy lets run."""
     folder = importlib.resources.files("noiseaudit.report")
-    style = folder.joinpath("report.css").read_text(encoding="utf-8")
-    script = folder.joinpath("report.js").read_text(encoding="utf-8")
+    style, script = (
+        "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+        for names in (_STYLES, _SCRIPTS)
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Our own files: the only text on the page that is not escaped, beside the charts.
     parts = {"style": style, "script": script, "script_hash": f"sha256-{digest}"}
@@ -111,8 +137,8 @@ def _assets() -> dict[str, Markup]:
 
 
 def _label_numbers(document: ReportDocument) -> dict[str, int]:
-    """A number for each label on the page, so that no name has to pass through the script."""
-    names = [summary.name for summary in document.classes]
+    """A number for each label: what the script compares."""
+    names = [*document.class_names, *(summary.name for summary in document.classes)]
     for pair in document.pairs:
         names += pair.given, pair.suggested
     for suspect in document.suspects:
@@ -133,7 +159,17 @@ def _options(
     return [(labels[name], name, counts[name]) for name in named]
 
 
-def _card(suspect: Suspect, labels: dict[str, int]) -> _Card:
+def _review(document: ReportDocument, labels: dict[str, int]) -> _Review:
+    """A document stored before it had digests says that of the inputs among its facts."""
+    data = document.data_digest or dict(document.facts).get("fingerprint", "")
+    key = f"{data} {document.labels_digest}".strip()
+    if not key:
+        shown = repr([(s.sample_id, s.given_label) for s in document.suspects])
+        key = hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return _Review(key, data, document.labels_digest, list(labels))
+
+
+def _card(suspect: Suspect, labels: dict[str, int], group: CopyGroup | None) -> _Card:
     picture = suspect.thumbnail if suspect.thumbnail.startswith("data:image/") else ""
     title = f"Probability of the given label by epoch, example {suspect.sample_id}"
     return _Card(
@@ -143,6 +179,8 @@ def _card(suspect: Suspect, labels: dict[str, int]) -> _Card:
         picture=picture,
         is_small=_is_small_png(picture),
         curve=Markup(sparkline(suspect.curve, title=title)) if suspect.curve else None,
+        group=group,
+        copies=tuple(c for c in group.copies if c.sample_id != suspect.sample_id) if group else (),
     )
 
 

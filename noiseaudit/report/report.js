@@ -2,6 +2,7 @@
 
 // The page is complete without this script. It adds filters, search and order of the gallery (PAGE cards at a
 // time), sorting by column, and links from the tables to the gallery. Labels are compared by number, never by name.
+// review.js and decisions.js, which come before it on the page, add deciding on the cards.
 
 const PAGE = 40;
 const element = (id) => document.getElementById(id);
@@ -27,50 +28,59 @@ function startGallery() {
     id: (a, b) => a.id - b.id,
     given: (a, b) => names.compare(a.givenName, b.givenName) || a.rank - b.rank,
   };
-  let limit = PAGE;
+  let matching = cards;
+  let shown = 0;
+  const review = startReview(gallery, cards, { list: () => matching, reveal });
 
   function chosen() {
     const given = element("filter-given").value;
     const suggested = element("filter-suggested").value;
     const words = element("search").value.trim().toLowerCase();
     const onlyIssues = element("only-issues").checked;
+    const onlyOpen = element("only-open").checked;
     return cards
       .filter((card) => (!given || card.given === given)
         && (!suggested || card.suggested === suggested)
         && (!onlyIssues || card.isIssue)
+        && (!onlyOpen || !review.isDecided(card))
         && card.text.includes(words))
       .sort(orders[element("sort").value]);
   }
 
-  function show() {
-    const matching = chosen();
-    const visible = matching.slice(0, limit);
-    cards.forEach((card) => { card.node.hidden = true; });
-    visible.forEach((card) => { card.node.hidden = false; });
-    gallery.append(...visible.map((card) => card.node));
-    const matches = visible.length < matching.length && matching.length < cards.length
-      ? ` (${matching.length} match)` : "";
-    element("showing").textContent = `Showing ${visible.length} of ${cards.length}${matches}`;
-    element("more").hidden = visible.length === matching.length;
+  function show(count) {
+    const more = matching.slice(shown, count);
+    shown += more.length;
+    more.forEach((card) => {
+      review.dress(card);
+      card.node.hidden = false;
+    });
+    gallery.append(...more.map((card) => card.node));
+    const matches = shown < matching.length && matching.length < cards.length ? ` (${matching.length} match)` : "";
+    element("showing").textContent = `Showing ${shown} of ${cards.length}${matches}`;
+    element("more").hidden = shown === matching.length;
     element("no-match").hidden = matching.length > 0;
   }
 
+  // What matches is settled here: a card stays when a decision makes it match no more.
   function restart() {
-    limit = PAGE;
-    show();
+    cards.forEach((card) => { card.node.hidden = true; });
+    matching = chosen();
+    shown = 0;
+    show(PAGE);
+  }
+
+  function reveal(index) {
+    if (index >= shown) show(Math.ceil((index + 1) / PAGE) * PAGE);
   }
 
   function showMore(count) {
-    const shown = limit;
-    limit += count;
-    show();
-    const next = gallery.querySelectorAll(".card:not([hidden])")[shown];
-    next?.setAttribute("tabindex", "-1");
-    next?.focus({ preventScroll: true });
+    const next = matching[shown];
+    show(shown + count);
+    next?.node.focus({ preventScroll: true });
   }
 
   element("search").addEventListener("input", restart);
-  for (const id of ["filter-given", "filter-suggested", "sort", "only-issues"]) {
+  for (const id of ["filter-given", "filter-suggested", "sort", "only-issues", "only-open"]) {
     element(id).addEventListener("change", restart);
   }
   form.addEventListener("submit", (event) => event.preventDefault());
