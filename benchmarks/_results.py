@@ -53,6 +53,17 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
+def load(name: str) -> dict[str, Any]:
+    """What `save` wrote."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """In Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def interval(values: list[float]) -> dict[str, float]:
     """Mean over seeds and half the width of its 95% t interval."""
     found = mean_interval(values)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _results import RESULTS, interval
+from _proxy_tables import (
+    memorization_profile,
+    proxies_agreement,
+    proxies_detection,
+)
+from _results import interval, load, table
 
 import noiseaudit as na
 
@@ -54,15 +58,6 @@ STATISTICS = (
     "cumulative_max_confidence", "forgetting_events",
 )  # fmt: skip
 ARMS = ("noisy", "clean", "random_removal", "remove", "relabel")
-
-
-def load(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def percent(values: list[float], digits: int = 2) -> str:
@@ -334,6 +329,7 @@ def recorder_overhead() -> str:
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
     cscores_agreement, cscores_batching, cscores_detection, cscores_dynamics,
+    proxies_agreement, proxies_detection, memorization_profile,
     retraining, duplicates_scans, duplicates_planted, duplicates_harness,
     recorder_overhead,
 )  # fmt: skip
