@@ -11,14 +11,14 @@ from noiseaudit.integrations.cleanlab import held_out_pred_probs
 N = 90
 SNIPPET = """
 from cleanlab import Datalab
-import noiseaudit.integrations.cleanlab as bridge     # registers the issue type
+import noiseaudit.integrations.cleanlab as bridge  # registers the issue type
 
 lab = Datalab(data, label_name="label")
 lab.find_issues(
     issue_types={"training_dynamics": {"report": report}, "label": {}},
     pred_probs=bridge.held_out_pred_probs(lab, "audit"),
 )
-lab.get_issues("training_dynamics")                   # lab.report() shows it too
+lab.get_issues("training_dynamics")  # lab.report() shows it too
 """
 
 

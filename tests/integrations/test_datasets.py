@@ -12,7 +12,7 @@ from noiseaudit.integrations.datasets import from_datasets
 
 dataset = from_datasets(train, label_column="label")  # pictures, or columns of numbers
 report = na.audit(dataset)
-train.select(report.ranking.top(5))                   # ids are the dataset's rows
+train.select(report.ranking.top(5))  # ids are the dataset's rows
 """
 
 

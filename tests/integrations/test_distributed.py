@@ -29,8 +29,8 @@ for epoch in range(epochs):
     for inputs, targets, sample_ids in loader:
         logits = train_step(inputs, targets)
         recorder.update(logits, targets, sample_ids)
-    end_epoch(recorder)                               # instead of recorder.end_epoch()
-merged = gather_recorder(recorder)                    # the same in every process
+    end_epoch(recorder)  # instead of recorder.end_epoch()
+merged = gather_recorder(recorder)  # the same in every process
 """
 
 

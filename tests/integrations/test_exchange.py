@@ -29,15 +29,15 @@ LOGITS = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (EPOCHS, N, K)))
 AUM_SNIPPET = """
 from noiseaudit.integrations.exchange import read_aum, write_aum
 
-write_aum(recorder, "runs/aum")                       # runs/aum/aum_values.csv, as aum writes it
-ranking = read_aum("runs/aum")                        # Ranking: suspicion = -aum
+write_aum(recorder, "runs/aum")  # runs/aum/aum_values.csv, as aum writes it
+ranking = read_aum("runs/aum")  # Ranking: suspicion = -aum
 """
 CARTOGRAPHY_SNIPPET = """
 from noiseaudit.integrations.exchange import data_map, read_dynamics, write_td_metrics
 
-recorder = read_dynamics("cartography_run")           # its dynamics_epoch_*.jsonl
+recorder = read_dynamics("cartography_run")  # its dynamics_epoch_*.jsonl
 recorder.rank("cumulative_loss").top(100)
-write_td_metrics(data_map(own, "trajectories"), "own_run")    # own: keep_trajectories=
+write_td_metrics(data_map(own, "trajectories"), "own_run")  # own: keep_trajectories=
 """
 
 

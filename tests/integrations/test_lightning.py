@@ -17,14 +17,14 @@ IDS = np.arange(N) * 7
 SNIPPET = """
 from noiseaudit.integrations.lightning import RecorderCallback
 
-class Model(BaseModel):
-    def training_step(self, batch, batch_idx):
-        inputs, targets, sample_ids = batch
-        logits = self(inputs)
-        return {"loss": F.cross_entropy(logits, targets), "logits": logits}
 
-trainer = Trainer(max_epochs=2, callbacks=[RecorderCallback(recorder)], **settings)
-trainer.fit(Model(), loader)
+class Model(BaseModel):
+    def training_step(self, batch, batch_idx):  # a batch: inputs, targets, sample_ids
+        logits = self(batch[0])
+        return {"loss": F.cross_entropy(logits, batch[1]), "logits": logits}
+
+
+Trainer(max_epochs=2, callbacks=[RecorderCallback(recorder)], **settings).fit(Model(), loader)
 """
 SETTINGS = {
     "accelerator": "cpu", "logger": False, "enable_progress_bar": False,

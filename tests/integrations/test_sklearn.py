@@ -12,9 +12,9 @@ SNIPPET = """
 from noiseaudit.integrations.sklearn import LabelNoiseDetector
 
 audit = make_pipeline(StandardScaler(), LabelNoiseDetector()).fit(X, y)[-1]
-audit.is_label_issue_                        # (n,) bool
-audit.suggested_labels_                      # (n,), in the values of y
-audit.ranking_.top(100)                      # rows of X, most suspicious first
+audit.is_label_issue_  # (n,) bool
+audit.suggested_labels_  # (n,), in the values of y
+audit.ranking_.top(100)  # rows of X, most suspicious first
 """
 
 

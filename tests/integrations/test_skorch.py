@@ -16,10 +16,8 @@ SNIPPET = """
 from noiseaudit.integrations.skorch import IndexedLoader, RecorderCallback
 
 recorder = Recorder(labels=y, num_classes=3)
-net = NeuralNetClassifier(
-    Module, train_split=None, iterator_train=IndexedLoader, callbacks=[RecorderCallback(recorder)],
-    iterator_train__shuffle=True, **settings,
-)
+recording = {"iterator_train": IndexedLoader, "callbacks": [RecorderCallback(recorder)]}
+net = NeuralNetClassifier(Module, train_split=None, **recording, **settings)
 net.fit(X, y)
 recorder.rank("cumulative_loss").top(10)
 """

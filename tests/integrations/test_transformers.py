@@ -20,11 +20,9 @@ from noiseaudit.integrations.transformers import RecorderCallback
 
 train = train.add_column("sample_id", list(range(len(train))))
 recorder = Recorder(labels=train["label"][:], num_classes=3)
-trainer = Trainer(
-    model, TrainingArguments("run", remove_unused_columns=False, **settings),
-    train_dataset=train, callbacks=[RecorderCallback(recorder)],
-)
-trainer.train()
+arguments = TrainingArguments("run", remove_unused_columns=False, **settings)
+callbacks = [RecorderCallback(recorder)]
+Trainer(model, arguments, train_dataset=train, callbacks=callbacks).train()
 recorder.rank("cumulative_loss").top(100)
 """
 SETTINGS = {
