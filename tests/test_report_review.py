@@ -131,7 +131,7 @@ def saved(page, folder):
     path = folder / "decisions.json"
     path.unlink(missing_ok=True)
     push(page, "save")
-    WebDriverWait(page, 10).until(lambda _: path.exists())
+    WebDriverWait(page, 30).until(lambda _: path.exists())
     return path.read_bytes().decode("utf-8")
 
 
@@ -140,7 +140,7 @@ def load(page, folder, content):
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     page.execute_script("document.getElementById('message').textContent = ''")
     page.find_element(By.ID, "file").send_keys(str(path))
-    WebDriverWait(page, 5).until(lambda _: text(page, "message"))
+    WebDriverWait(page, 30).until(lambda _: text(page, "message"))
     return text(page, "message")
 
 
@@ -272,7 +272,7 @@ def test_another_tab_of_the_same_report_follows(page):
     press(page, "j", "x")
     page.close()
     page.switch_to.window(first)
-    WebDriverWait(page, 5).until(lambda _: decisions(page) == {1: "remove"})
+    WebDriverWait(page, 30).until(lambda _: decisions(page) == {1: "remove"})
     assert text(page, "progress") == "1 of 50 reviewed, 1 wrong so far"
 
 
