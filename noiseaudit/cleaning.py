@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._html import show_table
 from noiseaudit._validation import check_same_length
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import DataError, UsageError, check_name
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 __all__ = ["ACTIONS", "POLICIES", "CleaningPlan", "CleaningPolicy"]
@@ -155,6 +157,29 @@ class CleaningPlan:
     def is_kept(self) -> NDArray[np.bool_]:
         """(n,) bool, whether it stays, relabelled or still to be reviewed."""
         return np.asarray(self.actions != "remove")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per example as in `plan.csv`, most suspicious first."""
+        import pandas as pd
+
+        names, order = np.array(self.class_names, dtype=object), self.order
+        frame = pd.DataFrame(
+            {
+                "sample_id": self.ids,
+                "source": "" if self.sources is None else self.sources,
+                "given_label": names[self.labels],
+                "action": self.actions,
+                "new_label": np.where(self.new_labels >= 0, names[self.new_labels], ""),
+                "reason": self.reasons,
+                "suspicion": self.suspicion,
+            }
+        )
+        return frame.iloc[order].reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        told = ", ".join(f"{count:,} {action}" for action, count in self.counts().items())
+        frame = self.to_frame()
+        return show_table(f"Cleaning plan: {told}", frame[frame["action"] != "keep"])
 
     def counts(self) -> dict[str, int]:
         """How many examples have each action."""

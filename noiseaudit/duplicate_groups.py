@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._html import show_table
 from noiseaudit.copies import Links, split_by
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.picture_hashes import TRANSFORMS
@@ -118,6 +119,14 @@ class DuplicateGroups:
 
         header, rows = self.group_rows()
         return pd.DataFrame(list(rows), columns=header)
+
+    def _repr_html_(self) -> str:
+        counts = self.summary()
+        told = (
+            f"{counts['groups']:,} pictures with copies, {counts['conflicts']:,} of them under "
+            f"conflicting labels, {counts['leaks']:,} across splits"
+        )
+        return show_table(told, self.to_frame())
 
     def links_frame(self) -> pd.DataFrame:
         """The table of `links.csv`: one row per confirmed pair."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from noiseaudit._html import show_table
 from noiseaudit._io import write_csv, write_text
 from noiseaudit.corruption import is_measured
 from noiseaudit.evaluation import mean_interval
@@ -100,6 +101,16 @@ class ExperimentReport:
                 shared = {name: finished[0][name] for name in ("dataset", "noise", "rate")}
                 lines += [{**shared, **line} for line in summarise_arms(rows)]
         return lines
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        names = ["noise", "rate", "detector", "seeds", "auroc_mean", "auroc_low", "auroc_high",
+                 "average_precision_mean", "removal_rate_mean", "seconds_mean"]  # fmt: skip
+        frame = pd.DataFrame(self.summary())
+        frame = frame[[name for name in names if name in frame]]
+        caption = f"{len(self.rows):,} rows, {self.failed:,} cells failed"
+        return show_table(caption, frame, rows=len(frame))
 
     def to_markdown(self) -> str:
         """A table per noise and rate, in percent, means with the half width of the interval."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._html import show_table
 from noiseaudit._io import NPZ_ERRORS, write_npz
 from noiseaudit._validation import check_finite, check_ids, check_same_length
 from noiseaudit.errors import DataError, UsageError
@@ -89,6 +90,9 @@ class Ranking:
                 raise UsageError(f"share must be in [0, 1]; got {share}")
             count = round(share * len(self))
         return self.ranks <= (count or 0)
+
+    def _repr_html_(self) -> str:
+        return show_table(f"{self.detector}: {len(self):,} examples", self.to_frame())
 
     @classmethod
     def combine(

@@ -140,3 +140,23 @@ def test_rows_of_ids():
     assert find_rows(ids, np.array([10, 30, 10])).tolist() == [1, 0, 1]
     with pytest.raises(DataError, match="unknown sample ids in 1 row, first 1: 25"):
         find_rows(ids, np.array([10, 25]))
+
+
+def test_results_show_themselves_in_a_notebook_and_escape_what_they_show():
+    hostile = "<script>alert(1)</script>"
+    names = ("a", hostile)
+    labels = np.arange(40) % 2
+    vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    vectors[1] = vectors[0]
+    data = na.LabeledDataset(vectors, labels, names)
+    report = na.audit(data, epochs=1, threads=1)
+    shown = [
+        report.ranking, report.plan, na.find_duplicates(data),
+        na.memorization_profile("digits", preset="smoke", num_seeds=1, analyses=["capacity"]),
+        na.run_experiment("digits", rates=(0.1,), seeds=(0,), epochs=1, detectors=["random"]),
+        na.CScores(np.arange(3), np.zeros(3, int), np.array([0.5, np.nan, 0.1])),
+    ]  # fmt: skip
+    pages = [result._repr_html_() for result in shown]
+    assert all("<table" in page for page in pages)
+    assert all("<script" not in page for page in pages)
+    assert "&lt;script" in pages[2]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noiseaudit._html import show_table
 from noiseaudit._io import read_npz, write_npz
 from noiseaudit._validation import check_same_length
 from noiseaudit.detector import create_detectors
@@ -114,6 +115,15 @@ class CScores:
             DataError: if some example was never held out, or what it needs is not known.
         """
         return create_detectors([detector])[0].rank(self.evidence())
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        columns = {"sample_id": self.ids, "label": self.labels, "cscore": self.scores}
+        others = {"soft_score": self.soft_scores, "held out": self.holdout_counts}
+        columns |= {name: values for name, values in others.items() if values is not None}
+        frame = pd.DataFrame(columns).sort_values(["cscore", "sample_id"])
+        return show_table(f"C-scores of {len(self):,} examples, lowest first", frame)
 
     def evidence(self) -> Evidence:
         """For detectors; hard scores stand in for soft ones where these are not known."""

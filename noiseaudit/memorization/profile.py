@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from noiseaudit._html import show_table
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import full_float32, select_device
 from noiseaudit.errors import DataError, UsageError, check_name
@@ -70,6 +71,23 @@ class MemorizationProfile:
     def num_reproduced(self) -> int:
         """How many of the analyses show what is published of real data."""
         return sum(analysis.reproduced for analysis in self.analyses)
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        frame = pd.DataFrame(
+            [
+                {
+                    "analysis": analysis.name, "finding": item.statement, "effect": item.effect,
+                    "p": item.p_value, "holds": item.reproduced,
+                }
+                for analysis in self.analyses
+                for item in analysis.findings
+            ],
+            columns=["analysis", "finding", "effect", "p", "holds"],
+        )  # fmt: skip
+        caption = f"{self.num_reproduced} of {len(self.analyses)} published differences show here"
+        return show_table(caption, frame, rows=len(frame))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: finite numbers, texts, lists and None."""
