@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noiseaudit.auditing import AuditReport, audit, rebuild_report
     from noiseaudit.clean_stage import Receipt, clean_dataset, read_audit_plan, verify_cleaned
-    from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
+    from noiseaudit.cleaning import CleaningPlan
+    from noiseaudit.cleaning_policy import CleaningPolicy
     from noiseaudit.corruption import Corruption, apply_corruption, inject_noise
     from noiseaudit.cscore.cost import CScoreCost
     from noiseaudit.cscore.estimate import estimate_cscores, predict_cscore_cost
@@ -102,7 +103,7 @@ _HOMES = {
     "CScores": "cscore.result",
     "CScoreCost": "cscore.cost",
     "CleaningPlan": "cleaning",
-    "CleaningPolicy": "cleaning",
+    "CleaningPolicy": "cleaning_policy",
     "Corruption": "corruption",
     "Curvature": "detectors.curvature",
     "CurvatureChoice": "curvature_choice",

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder, read_json, write_csv, write_json
-from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
+from noiseaudit.cleaning import CleaningPlan
+from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector
 from noiseaudit.duplicate_groups import DuplicateGroups
@@ -24,7 +25,7 @@ from noiseaudit.errors import OutputError
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest, write_manifest
-from noiseaudit.plan_files import write_plan
+from noiseaudit.plan_files import save_evidence, write_plan
 from noiseaudit.presentation import build_document, ranking_rows
 from noiseaudit.provenance import digest_file, record_source
 from noiseaudit.ranking import Ranking
@@ -62,7 +63,7 @@ _FORMAT = 1
 _WITH_PAGE = ("audit", "duplicates", "memorization")  # commands that leave a page
 _RESULTS = (
     "ranking.csv", "report.html", "report.json", "skipped.csv", "groups.csv", "links.csv",
-    "plan.csv", "audited.npz",
+    "plan.csv", "plan_evidence.npz", "audited.npz",
 )  # fmt: skip
 
 
@@ -146,6 +147,7 @@ class AuditReport:
         header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
         write_csv(folder / "ranking.csv", header, rows)
         plan_digest = self._save_plan(folder)
+        save_evidence(self.plan, folder / "plan_evidence.npz")
         record_source(self.dataset).save(folder / "audited.npz")
         write_skipped(self.dataset.skipped, folder)
         if self.duplicates is not None:

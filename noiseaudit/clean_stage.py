@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from noiseaudit._io import make_folder, read_json, write_csv, write_json
-from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
+from noiseaudit._io import make_folder
+from noiseaudit.cleaned import Cleaned
+from noiseaudit.cleaning import CleaningPlan
+from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.dataset import Origin
 from noiseaudit.errors import DataError, OutputError, UsageError
-from noiseaudit.export import Cleaned, choose_format, write_cleaned
+from noiseaudit.export import choose_format, write_cleaned
 from noiseaudit.loaders import reopen
 from noiseaudit.manifest import package_versions, read_manifest
-from noiseaudit.plan_files import read_decisions, read_plan
+from noiseaudit.plan_files import load_evidence, read_decisions, read_plan
 from noiseaudit.provenance import Record, digest_file
+from noiseaudit.receipts import Receipt, check_receipt, write_receipt
 from noiseaudit.sources.examples import Examples, listed
 
 __all__ = ["Receipt", "clean_dataset", "read_audit_plan", "verify_cleaned"]
 
-_FORMAT = 1
-_RECEIPT = "receipt.json"
-_CHANGES = ["sample_id", "source", "given_label", "action", "new_label", "reason"]
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a cleaned data set was made of: `receipt.json`, beside `changes.csv` and `files.csv`.
-
-    Attributes:
-        source: where it came from.
-        examples: of the source.
-        written: examples that were written.
-        counts: by action, and `unreadable`.
-        output_format: of `FORMATS`.
-        link: of `LINKS`, "" where no files were placed.
-        policy: as text; "plan.csv" where the file's own actions were taken.
-        audit: fingerprint of what was audited.
-        versions: of noiseaudit and what it is made of.
-    """
-
-    source: dict[str, Any]
-    examples: int
-    written: int
-    counts: dict[str, int]
-    output_format: str
-    link: str
-    policy: str
-    audit: dict[str, Any]
-    versions: dict[str, str]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +39,7 @@ class _Audit:
     origin: Origin
     record: Record
     fingerprint: dict[str, Any]
+    plan_digest: str
 
 
 def _open_audit(folder: Path) -> _Audit:
@@ -78,10 +55,25 @@ def _open_audit(folder: Path) -> _Audit:
             f"the audit in {folder} was of arrays in memory, or made by an earlier version: clean "
             "in Python, by report.plan.apply(dataset), or audit a file or folder"
         )
-    if not (folder / "audited.npz").exists():
-        raise OutputError(f"{folder} lacks audited.npz: run the audit again")
-    record = Record.load(folder / "audited.npz")
-    return _Audit(Origin(**manifest["origin"]), record, manifest["config"]["dataset"])
+    for name in ("audited.npz", "plan_evidence.npz", "plan.csv"):
+        if not (folder / name).exists():
+            raise OutputError(f"{folder} lacks {name}: run the audit again")
+    return _Audit(
+        Origin(**manifest["origin"]),
+        Record.load(folder / "audited.npz"),
+        manifest["config"]["dataset"],
+        str(manifest.get("results", {}).get("plan", "")),
+    )
+
+
+def _reopen(origin: Origin) -> Examples:
+    try:
+        return reopen(origin)
+    except DataError as error:
+        raise DataError(
+            f"{error} (where the source has moved, audit it again at its new place into the same "
+            "folder: nothing is trained again)"
+        ) from error
 
 
 def read_audit_plan(
@@ -101,12 +93,12 @@ def read_audit_plan(
         OutputError: if there is no finished audit.
         DataError: if plan or decisions do not fit it.
     """
-    found = _open_audit(Path(folder))
-    record = found.record
-    plan = read_plan(
-        Path(folder) / "plan.csv", record.class_names, record.ids, record.labels, record.sources
-    )
+    folder = Path(folder)
+    found = _open_audit(folder)
+    plan = read_plan(folder / "plan.csv", load_evidence(folder / "plan_evidence.npz"))
     if policy is not None:
+        if digest_file(folder / "plan.csv").hex() != found.plan_digest:
+            logger.warning("policy %s takes the place of what was edited in plan.csv", policy.text)
         plan = plan.with_policy(policy)
     if decisions is not None:
         plan = plan.with_decisions(read_decisions(Path(decisions), found.fingerprint))
@@ -147,13 +139,22 @@ def clean_dataset(
     found = _open_audit(Path(folder))
     _check_out(out, found.origin)
     plan = read_audit_plan(folder, policy=policy, decisions=decisions)
-    examples = reopen(found.origin)
+    examples = _reopen(found.origin)
+    _check_apart(out, found.origin, examples)
     kind = choose_format(format, found.origin.source, examples)
     found.record.check(examples, found.origin.examples)
     rows, labels = _whole_source(examples, plan, found.record.skipped)
+    if policy is not None:
+        _check_classes(plan, labels)
     options = found.origin.options
     cleaned = Cleaned(
-        examples, rows, labels, found.origin.source, options["label_column"], options["path_column"]
+        examples,
+        rows,
+        labels,
+        found.origin.source,
+        options["label_column"],
+        options["path_column"],
+        options.get("data_root"),
     )
     receipt = Receipt(
         source={
@@ -165,16 +166,41 @@ def clean_dataset(
         counts={**plan.counts(), "unreadable": len(found.record.skipped)},
         output_format=kind,
         link=link if kind == "folder" else "",
-        policy="plan.csv" if policy is None else policy.text,
+        policy=None if policy is None else asdict(policy),
+        decisions=decisions is not None,
+        inputs={
+            Path(name).name: digest_file(Path(name)).hex()
+            for name in (Path(folder) / "plan.csv", decisions)
+            if name is not None
+        },
         audit=found.fingerprint,
         versions=package_versions(),
     )  # fmt: skip
-    part = out.with_name(f".{out.name}.noiseaudit-part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        written = write_cleaned(cleaned, kind, make_folder(part), link)
-        _write_receipt(receipt, plan, written, part)
+    with _place_beside(out) as part:
+        written = write_cleaned(cleaned, kind, part, link)
+        if kind == "folder" and len(written) != len(rows):
+            raise RuntimeError(f"{len(written)} files written for {len(rows)} examples")
+        write_receipt(receipt, plan, written, part)
         _sync(part)
+    return receipt
+
+
+@contextmanager
+def _place_beside(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, which takes its name when the block ends well.
+
+    One process at a time; what a killed one left there is removed.
+    """
+    make_folder(out.parent)
+    part = out.with_name(f".{out.name}.noiseaudit-part")
+    lock = FileLock(out.with_name(f".{out.name}.noiseaudit-lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputError(f"another noiseaudit is writing {out}; wait for it") from error
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        yield make_folder(part)
         if out.exists():
             out.rmdir()  # it was empty
         part.rename(out)
@@ -182,15 +208,35 @@ def clean_dataset(
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return receipt
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _check_out(out: Path, origin: Origin) -> None:
+    if out.is_symlink() or out.is_mount():
+        raise OutputError(f"{out} is a link or a mount; name a folder in it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there already; choose another folder, or remove it")
     source = Path(origin.source).resolve()
     if source.exists() and (out.resolve() == source or source in out.resolve().parents):
         raise UsageError(f"{out} lies inside the source, which is never written to")
+
+
+def _check_apart(out: Path, origin: Origin, examples: Examples) -> None:
+    """That `out` lies in no class folder, however it is linked: it would become part of it."""
+    if not Path(origin.source).is_dir() or examples.sources is None or examples.root is None:
+        return
+    folders = {examples.root / Path(source).parent for source in examples.sources.tolist()}
+    above = {out.resolve(), *out.resolve().parents}
+    if above & {folder.resolve() for folder in folders}:
+        raise UsageError(f"{out} lies inside the source, which is never written to")
+
+
+def _check_classes(plan: CleaningPlan, labels: NDArray[np.object_]) -> None:
+    """That a policy leaves something of every class: only a person may drop or merge classes."""
+    before = set(np.array(plan.class_names, dtype=object)[plan.labels].tolist())
+    if lost := sorted(before - set(labels.tolist())):
+        raise DataError(f"nothing would be left of {listed(lost)}: keep some by --min-per-class")
 
 
 def _whole_source(
@@ -204,42 +250,7 @@ def _whole_source(
     changed = plan.new_labels >= 0
     labels[plan.ids[changed]] = np.array(plan.class_names, dtype=object)[plan.new_labels[changed]]
     rows = np.flatnonzero(stays)
-    before = set(np.array(plan.class_names, dtype=object)[plan.labels].tolist())
-    if lost := sorted(before - set(labels[rows].tolist())):
-        raise DataError(f"nothing would be left of {listed(lost)}: keep some in plan.csv")
     return rows, labels[rows]
-
-
-def _write_receipt(
-    receipt: Receipt, plan: CleaningPlan, written: dict[str, int], folder: Path
-) -> None:
-    names = plan.class_names
-    changes = (
-        [
-            int(plan.ids[row]), "" if plan.sources is None else str(plan.sources[row]),
-            names[plan.labels[row]], str(plan.actions[row]),
-            names[plan.new_labels[row]] if plan.new_labels[row] >= 0 else "",
-            str(plan.reasons[row]),
-        ]
-        for row in plan.order
-        if plan.actions[row] != "keep"
-    )  # fmt: skip
-    write_csv(folder / "changes.csv", _CHANGES, changes)
-    # The dot keeps a spreadsheet from taking a name for a formula.
-    files = (
-        [f"./{path}", sample, _digest(folder / path)] for path, sample in sorted(written.items())
-    )
-    write_csv(folder / "files.csv", ["file", "sample_id", "digest"], files)
-    own = {name: _digest(folder / name) for name in ("changes.csv", "files.csv")}
-    told = {"format": _FORMAT, "kind": "noiseaudit receipt", **vars(receipt), "digests": own}
-    write_json(folder / _RECEIPT, told)
-
-
-def _digest(path: Path) -> str:
-    """Of the content; of where it points to, for a symbolic link."""
-    if path.is_symlink():
-        return f"link to {path.readlink()}"  # never what a spreadsheet takes for a formula
-    return digest_file(path).hex()
 
 
 def _sync(folder: Path) -> None:
@@ -270,40 +281,8 @@ def verify_cleaned(out: str | Path, folder: str | Path) -> Receipt:
         DataError: naming what differs.
     """
     out, found = Path(out), _open_audit(Path(folder))
-    told = read_json(out / _RECEIPT) if (out / _RECEIPT).exists() else None
-    if not isinstance(told, dict) or told.get("kind") != "noiseaudit receipt":
-        raise OutputError(f"{out} holds no data set cleaned by noiseaudit: it has no {_RECEIPT}")
-    if told["format"] != _FORMAT:
-        raise OutputError(f"{out / _RECEIPT} has format {told['format']}; this version reads 1")
-    if told["audit"] != found.fingerprint:
+    receipt = check_receipt(out)
+    if receipt.audit != found.fingerprint:
         raise DataError(f"{out} was cleaned by another audit than the one in {folder}")
-    for name, digest in told["digests"].items():
-        if _digest(out / name) != digest:
-            raise DataError(f"{out / name} has changed since the data set was cleaned")
-    files = {row["file"].removeprefix("./"): row for row in _rows(out / "files.csv")}
-    lacking = [name for name in files if not os.path.lexists(out / name)]
-    _refuse(lacking, "files are gone")
-    _refuse([n for n, row in files.items() if _digest(out / n) != row["digest"]], "files changed")
-    known = {*files, _RECEIPT, "changes.csv", "files.csv"}
-    there = {str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir() or p.is_symlink()}
-    _refuse(sorted(there - known), "files have come")
-    receipt = Receipt(**{name: told[name] for name in Receipt.__dataclass_fields__})
-    removed = sum(row["action"] == "remove" for row in _rows(out / "changes.csv"))
-    left_out = removed + receipt.counts["unreadable"]
-    if receipt.written + left_out != receipt.examples:
-        raise DataError(
-            f"{receipt.written} examples written and {left_out} left out do not make the "
-            f"{receipt.examples} of the source"
-        )
-    found.record.check(reopen(found.origin), found.origin.examples)
+    found.record.check(_reopen(found.origin), found.origin.examples)
     return receipt
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def _refuse(names: Sequence[str], what: str) -> None:
-    if names:
-        raise DataError(f"{len(names):,} {what}: {listed(names)}")

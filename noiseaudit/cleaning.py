@@ -6,6 +6,7 @@ may change. The plan owns no data: it is applied to whatever data set it was mad
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,78 +17,18 @@ from numpy.typing import NDArray
 
 from noiseaudit._html import show_table
 from noiseaudit._validation import check_same_length
+from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.dataset import LabeledDataset
-from noiseaudit.errors import DataError, UsageError, check_name
+from noiseaudit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-__all__ = ["ACTIONS", "POLICIES", "CleaningPlan", "CleaningPolicy"]
+__all__ = ["ACTIONS", "CleaningPlan"]
 
 ACTIONS = ("keep", "remove", "relabel", "review")
-POLICIES = ("review", "issues", "confirmed", "share", "count", "threshold")
-_WITH_AMOUNT = ("share", "count", "threshold")
 _PROTECTED = "test"
-
-
-@dataclass(frozen=True)
-class CleaningPolicy:
-    """Which labels are acted on. Confirmed copies with conflicting labels always are.
-
-    Attributes:
-        kind: "review", every label that looks wrong is left for a person to decide; "issues", every
-            such label goes; "confirmed", copies alone; "share", "count" or "threshold": the most
-            suspicious go, by their share of all, by number, or from a suspicion.
-        amount: of the last three.
-        relabel_above: probability of the suggested label from which it is given to the example
-            instead of removing it; None never does. It is in-sample and averaged over training: a
-            ranking, not a calibrated chance of being right.
-        min_per_class: examples that a class keeps at least (all of one that has fewer): of those
-            that would go, the least suspicious stay.
-        include_test: act on a split called test too. By default it is left as it is, for review:
-            cleaning it changes what a reported accuracy means.
-
-    Raises:
-        UsageError: for a value that it cannot have.
-    """
-
-    kind: str = "review"
-    amount: float | None = None
-    relabel_above: float | None = None
-    min_per_class: int = 10
-    include_test: bool = False
-
-    def __post_init__(self) -> None:
-        check_name(self.kind, POLICIES, "policy")
-        if (self.amount is None) == (self.kind in _WITH_AMOUNT):
-            form = f"{self.kind}:NUMBER" if self.kind in _WITH_AMOUNT else self.kind
-            raise UsageError(f"policy {self.kind} is written {form!r}; got {self.text!r}")
-        if self.kind == "share" and not 0 <= (self.amount or 0) <= 1:
-            raise UsageError(f"share must be in [0, 1]; got {self.amount:g}")
-        if self.kind == "count" and ((self.amount or 0) < 0 or (self.amount or 0) % 1):
-            raise UsageError(f"count must be a whole number from 0; got {self.amount:g}")
-        if self.relabel_above is not None and not 0 <= self.relabel_above <= 1:
-            raise UsageError(f"relabel_above must be in [0, 1]; got {self.relabel_above:g}")
-        if self.min_per_class < 0:
-            raise UsageError(f"min_per_class must not be negative; got {self.min_per_class}")
-
-    @classmethod
-    def parse(cls, text: str, **options: Any) -> CleaningPolicy:
-        """From `review`, `issues`, `confirmed`, `share:0.05`, `count:200` or `threshold:2.5`."""
-        kind, colon, number = text.partition(":")
-        try:
-            amount = float(number) if colon else None
-        except ValueError as error:
-            raise UsageError(f"policy {text!r}: {number!r} is no number") from error
-        if amount is not None and not np.isfinite(amount):
-            raise UsageError(f"policy {text!r}: {number!r} is not finite")
-        return cls(kind, amount, **options)
-
-    @property
-    def text(self) -> str:
-        """As `parse` takes it."""
-        return self.kind if self.amount is None else f"{self.kind}:{self.amount:g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,13 +158,15 @@ class CleaningPlan:
     def _restore(self, actions: NDArray[np.str_], floor: int) -> None:
         """Keep the least suspicious that would leave a class which would fall below the floor."""
         leaves = (actions == "remove") | (actions == "relabel")
-        for label in np.unique(self.labels):
-            mine = self.labels == label
-            lacking = min(floor, int(mine.sum())) - int((mine & ~leaves).sum())
-            if lacking > 0:
-                rows = self.order[::-1]
-                rows = rows[mine[rows] & leaves[rows]][:lacking]
-                actions[rows] = "keep"
+        k = len(self.class_names)
+        stay = np.bincount(self.labels[~leaves], minlength=k)
+        lacking = np.minimum(floor, np.bincount(self.labels, minlength=k)) - stay
+        rows = self.order[::-1]
+        rows = rows[leaves[rows] & (lacking > 0)[self.labels[rows]]]
+        for row in rows.tolist():
+            if lacking[self.labels[row]] > 0:
+                lacking[self.labels[row]] -= 1
+                actions[row] = "keep"
 
     def with_decisions(self, decisions: Sequence[Mapping[str, str | int]]) -> CleaningPlan:
         """With what a person decided: the last decision on an example wins.
@@ -275,26 +218,50 @@ class CleaningPlan:
         """The kept examples of the whole source as a `torch.utils.data.Subset`, in source order.
 
         Args:
-            dataset: map-style, of (input, label, ...), sample ids being its indices. An example to
+            dataset: map-style, of (input, label, ...). Its indices are the sample ids, but for one
+                with `samples` and `root`, such as torchvision's ImageFolder, whose files are found
+                by their paths: it sorts classes, and sample ids follow whole paths. An example to
                 be relabelled comes with its new label (a class number), the rest as it is.
 
         Raises:
-            DataError: if a sample id lies outside it.
+            DataError: if an example is not in it, or its `targets` are not the given labels.
         """
         from torch.utils.data import Subset
 
-        if len(self) and int(self.ids.max()) >= len(dataset):
+        place = self._places_in(dataset)
+        changed = self.new_labels >= 0
+        if changed.any():
+            new = zip(place[changed].tolist(), self.new_labels[changed].tolist(), strict=True)
+            dataset = _Relabelled(dataset, dict(new))
+        return Subset(dataset, np.sort(place[self.is_kept]).tolist())
+
+    def _places_in(self, dataset: Any) -> NDArray[np.int64]:
+        """(n,) index of each example in a map-style data set."""
+        place = self.ids
+        if self.sources is not None and hasattr(dataset, "samples") and hasattr(dataset, "root"):
+            at = {
+                os.path.relpath(str(item[0]), str(dataset.root)).replace(os.sep, "/"): index
+                for index, item in enumerate(dataset.samples)
+            }
+            lacking = [source for source in self.sources.tolist() if source not in at]
+            if lacking:
+                raise DataError(
+                    f"{len(lacking)} files of the plan are not in it, as {lacking[0]!r}"
+                )
+            place = np.array([at[source] for source in self.sources.tolist()], dtype=np.int64)
+        elif len(self) and int(self.ids.max()) >= len(dataset):
             raise DataError(
                 f"the plan has sample ids up to {int(self.ids.max())}; the data set has "
                 f"{len(dataset)} examples"
             )
-        changed = self.new_labels >= 0
-        if changed.any():
-            new = dict(
-                zip(self.ids[changed].tolist(), self.new_labels[changed].tolist(), strict=True)
-            )
-            dataset = _Relabelled(dataset, new)
-        return Subset(dataset, np.sort(self.ids[self.is_kept]).tolist())
+        if tuple(getattr(dataset, "classes", ())) == self.class_names:
+            targets = np.asarray(dataset.targets)[place]
+            if (targets != self.labels).any():
+                row = int(np.flatnonzero(targets != self.labels)[0])
+                raise DataError(
+                    f"its targets are not the labels that were audited, first at index {place[row]}"
+                )
+        return place
 
     def weights(self, review: float = 0.5) -> NDArray[np.float64]:
         """(n,) weights of a loss: 0 for removed examples, `review` for those to be reviewed."""

@@ -5,68 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from noiseaudit._io import write_csv, write_npz
+from noiseaudit.cleaned import Cleaned
 from noiseaudit.errors import DataError, OutputError, UsageError, check_name
+from noiseaudit.export_files import write_index, write_npz_like, write_table
 from noiseaudit.sources.examples import Examples
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-__all__ = ["FORMATS", "LINKS", "Cleaned", "choose_format", "write_cleaned"]
+__all__ = ["FORMATS", "LINKS", "choose_format", "write_cleaned"]
 
 FORMATS = ("folder", "csv", "parquet", "npz", "index")
 LINKS = ("copy", "hard", "symlink")
-
-
-@dataclass(frozen=True, eq=False)
-class Cleaned:
-    """What is to be written.
-
-    Attributes:
-        examples: the whole source.
-        rows: (m,) int64 positions in it that stay, in source order.
-        labels: (m,) their class names.
-        source: where the source lies: a file or folder, or a name.
-        label_column: of a table.
-        path_column: of a table.
-    """
-
-    examples: Examples
-    rows: NDArray[np.int64]
-    labels: NDArray[np.object_]
-    source: str
-    label_column: str = "label"
-    path_column: str = "path"
-
-    @property
-    def is_relabelled(self) -> NDArray[np.bool_]:
-        """(m,) bool, whether the class is not the given one."""
-        names = np.array(self.examples.class_names, dtype=object)
-        return np.asarray(names[self.examples.labels[self.rows]] != self.labels)
-
-    @property
-    def paths(self) -> list[Path]:
-        """Where the pictures that stay lie, absolute.
-
-        Raises:
-            UsageError: if the examples are no files.
-        """
-        if self.examples.sources is None or self.examples.root is None:
-            raise UsageError("the examples of this source are no files: use --format npz or index")
-        root = self.examples.root
-        return [root / source for source in self.examples.sources[self.rows].tolist()]
-
-    @property
-    def split(self) -> NDArray[np.str_] | None:
-        """(m,) or None."""
-        return None if self.examples.split is None else self.examples.split[self.rows]
 
 
 def choose_format(name: str | None, source: str, examples: Examples) -> str:
@@ -109,7 +64,7 @@ def write_cleaned(cleaned: Cleaned, kind: str, folder: Path, link: str = "copy")
     if kind == "folder":
         return _write_folder(cleaned, folder, link)
     writers: Mapping[str, Callable[[Cleaned, Path], str]] = {
-        "csv": _write_table, "parquet": _write_table, "npz": _write_npz, "index": _write_index,
+        "csv": write_table, "parquet": write_table, "npz": write_npz_like, "index": write_index,
     }  # fmt: skip
     return {writers[kind](cleaned, folder / f"cleaned.{kind}"): -1}
 
@@ -130,8 +85,12 @@ def _write_folder(cleaned: Cleaned, folder: Path, link: str) -> dict[str, int]:
         else:
             above = () if split is None else (str(split[row]),)
             place = PurePosixPath(*above, _folder_name(label), own.name)
-        if str(place) in written:
-            place = place.with_name(f"{place.stem}__{row}{place.suffix}")
+        number = ""
+        while (wanted := place.with_name(f"{place.stem}{number}{place.suffix}")) and (
+            str(wanted) in written
+        ):
+            number = f"{number}__{row}"
+        place = wanted
         _place_file(paths[i], folder / place, link)
         written[str(place)] = row
     return written
@@ -157,82 +116,3 @@ def _place_file(source: Path, place: Path, link: str) -> None:
         raise OutputError(
             f"{source} cannot be placed at {place}: {error.strerror}{hint}"
         ) from error
-
-
-def _write_table(cleaned: Cleaned, path: Path) -> str:
-    """The source's own table without the removed rows, or one of paths, labels and splits."""
-    import pandas as pd
-
-    source = Path(cleaned.source)
-    if source.suffix.lower() in (".csv", ".parquet"):
-        whole = _read_as_written(source)
-        frame = whole.iloc[cleaned.rows].copy()
-        column = frame[cleaned.label_column].tolist()
-        first = {int(code): row for row, code in reversed([*enumerate(cleaned.examples.labels)])}
-        code_of = {name: code for code, name in enumerate(cleaned.examples.class_names)}
-        for i in np.flatnonzero(cleaned.is_relabelled):  # as the class is written elsewhere
-            column[i] = whole[cleaned.label_column].iloc[first[code_of[cleaned.labels[i]]]]
-        frame[cleaned.label_column] = pd.Series(
-            column, frame.index, whole[cleaned.label_column].dtype
-        )
-        if cleaned.examples.sources is not None:  # relative to the source's folder until now
-            frame[cleaned.path_column] = [str(item) for item in cleaned.paths]
-    else:
-        frame = pd.DataFrame({"path": [str(item) for item in cleaned.paths]})
-        frame["label"] = cleaned.labels
-        if cleaned.split is not None:
-            frame["split"] = cleaned.split
-    try:
-        if path.suffix == ".csv":
-            frame.to_csv(path, index=False)
-        else:
-            frame.to_parquet(path, engine="pyarrow", index=False)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    return path.name
-
-
-def _read_as_written(path: Path) -> pd.DataFrame:
-    """Cells of a .csv as texts: nothing is rounded or taken for missing."""
-    import pandas as pd
-
-    if path.suffix.lower() == ".parquet":
-        frame: pd.DataFrame = pd.read_parquet(path, engine="pyarrow").reset_index(drop=True)
-        return frame
-    return pd.read_csv(
-        path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
-    )
-
-
-def _write_npz(cleaned: Cleaned, path: Path) -> str:
-    """`x`, `y` and `class_names`, or `x_train`, `y_train` and so on where there are splits."""
-    names = {name: code for code, name in enumerate(cleaned.examples.class_names)}
-    codes = np.array([names[label] for label in cleaned.labels.tolist()], dtype=np.int64)
-    inputs = cleaned.examples.read(cleaned.rows)
-    if inputs.reasons:
-        raise DataError(f"{len(inputs.reasons)} examples can no longer be read")
-    arrays: dict[str, NDArray[Any]] = {}
-    if cleaned.split is None:
-        arrays = {"x": inputs.array, "y": codes}
-    else:
-        for name in dict.fromkeys(cleaned.split.tolist()):
-            own = cleaned.split == name
-            arrays |= {f"x_{name}": inputs.array[own], f"y_{name}": codes[own]}
-    arrays["class_names"] = np.array(cleaned.examples.class_names, dtype=str)
-    write_npz(path, arrays)
-    return path.name
-
-
-def _write_index(cleaned: Cleaned, path: Path) -> str:
-    """A .csv of sample ids, paths, labels and splits: what any loader of one's own can follow."""
-    path = path.with_suffix(".csv")
-    sources, split = cleaned.examples.sources, cleaned.split
-    rows = (
-        [
-            int(row), "" if sources is None else str(sources[row]), str(label),
-            "" if split is None else str(split[i]),
-        ]
-        for i, (row, label) in enumerate(zip(cleaned.rows, cleaned.labels, strict=True))
-    )  # fmt: skip
-    write_csv(path, ["sample_id", "source", "label", "split"], rows)
-    return path.name

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import read_json, spreadsheet_safe, write_csv
+from noiseaudit._io import read_json, read_npz, spreadsheet_safe, write_csv, write_npz
 from noiseaudit.cleaning import ACTIONS, CleaningPlan
-from noiseaudit.errors import DataError
+from noiseaudit.errors import DataError, OutputError
 
-__all__ = ["read_decisions", "read_plan", "write_plan"]
+__all__ = ["load_evidence", "read_decisions", "read_plan", "save_evidence", "write_plan"]
 
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ("sample_id", "source", "given_label", "action", "new_label", "reason", "suspicion")
 _EVIDENCE = ("suggested_label", "suggested_prob", "is_label_issue", "copy_action", "split")
+_ARRAYS = (
+    "ids", "labels", "suspicion", "suggested", "suggested_prob", "is_label_issue", "copy_action",
+)  # fmt: skip
 _KIND = "noiseaudit decisions"
 _MOST = 2**20  # characters of a cell
 
@@ -53,90 +56,110 @@ def write_plan(plan: CleaningPlan, path: Path) -> None:
     write_csv(path, [*_COLUMNS, *_EVIDENCE], rows)
 
 
-def read_plan(
-    path: Path,
-    class_names: tuple[str, ...],
-    ids: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    sources: NDArray[np.str_] | None = None,
-) -> CleaningPlan:
-    """Read `plan.csv` for the examples that were audited; rows may stand in any order.
+def save_evidence(plan: CleaningPlan, path: Path) -> None:
+    """Write all of a plan but its actions, for `read_plan`: nothing of it is edited."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(plan, name) for name in _ARRAYS}
+    arrays["class_names"] = np.array(plan.class_names, dtype=str)
+    arrays["reasons"] = np.array(plan.reasons.tolist(), dtype=str)
+    for name in ("sources", "split"):
+        if getattr(plan, name) is not None:
+            arrays[name] = np.asarray(getattr(plan, name), dtype=str)
+    write_npz(path, arrays)
 
-    An example whose row was deleted is kept, and told of.
+
+def load_evidence(path: Path) -> CleaningPlan:
+    """What `save_evidence` wrote, everything kept.
+
+    Raises:
+        OutputError: if it is missing or damaged.
+    """
+    found = read_npz(path)
+    if lacking := [name for name in (*_ARRAYS, "class_names", "reasons") if name not in found]:
+        raise OutputError(f"{path} lacks {lacking[0]}: run the audit again")
+    n = len(found["ids"])
+    return CleaningPlan(
+        class_names=tuple(found["class_names"].tolist()),
+        reasons=found["reasons"].astype(object),
+        actions=np.full(n, "keep", dtype="<U7"),
+        new_labels=np.full(n, -1),
+        sources=found.get("sources"),
+        split=found.get("split"),
+        **{name: found[name] for name in _ARRAYS},
+    )
+
+
+def read_plan(path: Path, audited: CleaningPlan) -> CleaningPlan:
+    """Read the actions of `plan.csv`; rows may stand in any order.
+
+    Only `action`, `new_label` and `reason` are taken from the file; the other cells must be what
+    they were, or are not looked at. An example whose row was deleted is kept, and told of.
 
     Args:
         path: of the file.
-        class_names: k names.
-        ids: (n,) sample ids that were audited.
-        labels: (n,) their given labels.
-        sources: (n,) their paths.
+        audited: the examples, and the evidence for other policies: `load_evidence`.
 
     Raises:
         DataError: with the line, if a cell is not what it must be.
     """
-    n = len(ids)
-    code_of = {str(spreadsheet_safe(name)): code for code, name in enumerate(class_names)}
-    code_of |= {name: code for code, name in enumerate(class_names)}
-    row_of = {int(sample_id): row for row, sample_id in enumerate(ids)}
-    plan = _untouched(class_names, ids, labels, sources)
-    seen = np.zeros(n, dtype=bool)
-    split = np.full(n, "", dtype="<U5")
+    names, n = audited.class_names, len(audited)
+    code_of = {str(spreadsheet_safe(name)): code for code, name in enumerate(names)}
+    code_of |= {name: code for code, name in enumerate(names)}
+    row_of = {int(sample_id): row for row, sample_id in enumerate(audited.ids)}
+    actions, new_labels = np.full(n, "keep", dtype="<U7"), np.full(n, -1)
+    reasons, seen = audited.reasons.copy(), np.zeros(n, dtype=bool)
     for line, cells in _lines(path):
-
-        def code(column: str, cells: Mapping[str, str] = cells, line: int = line) -> int:
-            if cells[column] not in code_of:
-                raise DataError(f"{path}, line {line}: {column} names no class: {cells[column]!r}")
-            return code_of[cells[column]]
-
         row = row_of.get(_whole(cells["sample_id"]), -1)
         if row < 0 or seen[row]:
             what = "is no example of this audit" if row < 0 else "comes twice"
             raise DataError(f"{path}, line {line}: sample_id {cells['sample_id']!r} {what}")
         seen[row] = True
-        if code("given_label") != labels[row]:
-            raise DataError(
-                f"{path}, line {line}: given_label is {cells['given_label']!r}, and was "
-                f"{class_names[labels[row]]!r} when it was audited (new labels go into new_label)"
-            )
-        action = cells["action"].strip().lower()
-        if action not in ACTIONS:
-            raise DataError(
-                f"{path}, line {line}: action must be of {', '.join(ACTIONS)}; "
-                f"got {cells['action']!r}"
-            )
-        new = -1
-        if action == "relabel":
-            new = code("new_label")
-        elif cells["new_label"] and code("new_label") != labels[row]:
-            raise DataError(
-                f"{path}, line {line}: new_label {cells['new_label']!r} is given and action is "
-                f"{action!r}; only 'relabel' takes one"
-            )
-        plan.actions[row], plan.new_labels[row] = action, new
-        plan.reasons[row] = cells["reason"]
-        _read_evidence(plan, split, row, cells, code_of)
+        try:
+            _check_identity(audited, row, cells)
+            actions[row], new_labels[row] = _read_action(audited, row, cells, code_of)
+        except DataError as error:
+            raise DataError(f"{path}, line {line}: {error}") from error
+        reasons[row] = cells["reason"]
     if not seen.all():
         logger.warning(
             "%s lacks %d of %d examples, first sample_id %d: they are kept",
-            path, int((~seen).sum()), n, int(ids[np.flatnonzero(~seen)[0]]),
+            path, int((~seen).sum()), n, int(audited.ids[np.flatnonzero(~seen)[0]]),
         )  # fmt: skip
-    return replace(plan, split=split if (split != "").any() else None)
+    return replace(audited, actions=actions, new_labels=new_labels, reasons=reasons)
 
 
-def _untouched(
-    class_names: tuple[str, ...],
-    ids: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    sources: NDArray[np.str_] | None,
-) -> CleaningPlan:
-    """Keep everything."""
-    n = len(ids)
-    return CleaningPlan(
-        class_names=class_names, ids=ids, labels=labels, suspicion=np.zeros(n),
-        suggested=labels.copy(), suggested_prob=np.zeros(n), is_label_issue=np.zeros(n, bool),
-        copy_action=np.full(n, "", dtype="<U7"), reasons=np.full(n, "", dtype=object),
-        actions=np.full(n, "keep", dtype="<U7"), new_labels=np.full(n, -1), sources=sources,
-    )  # fmt: skip
+def _check_identity(audited: CleaningPlan, row: int, cells: Mapping[str, str]) -> None:
+    """That the row is still of the same file under the same label."""
+    source = "" if audited.sources is None else str(audited.sources[row])
+    if cells["source"] not in (source, spreadsheet_safe(source)):
+        raise DataError(
+            f"source is {cells['source']!r}, and was {source!r} of sample "
+            f"{int(audited.ids[row])}: was a part of the sheet sorted by itself?"
+        )
+    given = audited.class_names[audited.labels[row]]
+    if cells["given_label"] not in (given, spreadsheet_safe(given)):
+        raise DataError(
+            f"given_label is {cells['given_label']!r}, and was {given!r} when it was audited "
+            "(new labels go into new_label)"
+        )
+
+
+def _read_action(
+    audited: CleaningPlan, row: int, cells: Mapping[str, str], code_of: Mapping[str, int]
+) -> tuple[str, int]:
+    action, given = cells["action"].strip().lower(), int(audited.labels[row])
+    if action not in ACTIONS:
+        raise DataError(f"action must be of {', '.join(ACTIONS)}; got {cells['action']!r}")
+    text = cells["new_label"]
+    if (text or action == "relabel") and text not in code_of:
+        raise DataError(f"new_label names no class: {text!r}")
+    if action == "relabel":
+        new = code_of[text]
+        return ("keep", -1) if new == given else (action, new)
+    if text and code_of[text] != given:
+        raise DataError(
+            f"new_label {text!r} is given and action is {action!r}; only 'relabel' takes one"
+        )
+    return action, -1
 
 
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -162,26 +185,6 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         return -1
-
-
-def _read_evidence(
-    plan: CleaningPlan,
-    split: NDArray[np.str_],
-    row: int,
-    cells: Mapping[str, str],
-    code_of: Mapping[str, int],
-) -> None:
-    """What another policy needs; absent or spoilt cells leave nothing to act on."""
-    for name, values in (("suspicion", plan.suspicion), ("suggested_prob", plan.suggested_prob)):
-        try:
-            values[row] = float(cells.get(name, "").replace(",", "."))
-        except ValueError:
-            values[row] = 0.0
-    plan.suggested[row] = code_of.get(cells.get("suggested_label", ""), plan.labels[row])
-    plan.is_label_issue[row] = cells.get("is_label_issue", "").strip().lower() == "true"
-    action = cells.get("copy_action", "")
-    plan.copy_action[row] = action if action in ACTIONS else ""
-    split[row] = cells.get("split", "")
 
 
 def read_decisions(path: Path, data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ from noiseaudit.sources.examples import Examples, listed
 __all__ = ["Record", "digest_examples", "digest_file", "record_source"]
 
 _SIZE = 16
-_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +32,8 @@ class Record:
         digests: (n, 16) uint8: of the file's bytes where the example is a file, else of its input.
         sources: (n,) paths, or None.
         skipped: (s,) int64 sample ids of examples that could not be read.
+        skipped_digests: (s, 16) uint8.
+        skipped_sources: (s,) paths.
     """
 
     class_names: tuple[str, ...]
@@ -41,12 +42,16 @@ class Record:
     digests: NDArray[np.uint8]
     sources: NDArray[np.str_] | None
     skipped: NDArray[np.int64]
+    skipped_digests: NDArray[np.uint8]
+    skipped_sources: NDArray[np.str_]
 
     def save(self, path: Path) -> None:
         """Write it as an .npz."""
         arrays: dict[str, NDArray[Any]] = {
             "class_names": np.array(self.class_names, dtype=str), "ids": self.ids,
             "labels": self.labels, "digests": self.digests, "skipped": self.skipped,
+            "skipped_digests": self.skipped_digests,
+            "skipped_sources": np.asarray(self.skipped_sources, dtype=str),
         }  # fmt: skip
         if self.sources is not None:
             arrays["sources"] = np.asarray(self.sources, dtype=str)
@@ -59,13 +64,17 @@ class Record:
         Raises:
             OutputError: if it is missing or damaged.
         """
-        names = ("class_names", "ids", "labels", "digests", "skipped")
+        names = (
+            "class_names", "ids", "labels", "digests", "skipped", "skipped_digests",
+            "skipped_sources",
+        )  # fmt: skip
         found = read_npz(path)
         if lacking := [name for name in names if name not in found]:
             raise DataError(f"{path} lacks {lacking[0]}: run the audit again")
         return cls(
             tuple(found["class_names"].tolist()), found["ids"], found["labels"], found["digests"],
-            found.get("sources"), found["skipped"],
+            found.get("sources"), found["skipped"], found["skipped_digests"],
+            found["skipped_sources"],
         )  # fmt: skip
 
     def check(self, examples: Examples, wanted: int) -> None:
@@ -84,9 +93,20 @@ class Record:
         self._refuse(given != now, "have another label")
         digests = _digests_of(examples, self.ids)
         self._refuse((digests != self.digests).any(axis=1), "have changed")
+        if len(self.skipped) and examples.sources is not None and examples.root is not None:
+            now = examples.sources[self.skipped]
+            same = _digest_files([examples.root / source for source in now.tolist()])
+            other = (now != self.skipped_sources) | (same != self.skipped_digests).any(axis=1)
+            if other.any():
+                raise DataError(
+                    f"the source has changed: {listed(now[other].tolist())} could not be read when "
+                    "it was audited; audit it again"
+                )
 
     def _check_listing(self, examples: Examples, wanted: int) -> None:
         n = len(examples.labels)
+        if int(self.ids.max(initial=-1)) >= wanted:
+            raise DataError("the audit was of more examples than its source has: of planted ones?")
         if self.sources is None or examples.sources is None:
             if n != wanted:
                 raise DataError(f"the source now has {n:,} examples; it had {wanted:,}")
@@ -121,6 +141,8 @@ def record_source(dataset: LabeledDataset) -> Record:
         digest_examples(dataset.inputs, dataset.sources, dataset.root),
         dataset.sources,
         np.array([item.sample_id for item in dataset.skipped], dtype=np.int64),
+        _digest_files([(dataset.root or Path()) / item.source for item in dataset.skipped]),
+        np.array([item.source for item in dataset.skipped], dtype=str),
     )
 
 
@@ -141,11 +163,7 @@ def _digests_of(examples: Examples, ids: NDArray[np.int64]) -> NDArray[np.uint8]
     if examples.sources is not None and examples.root is not None:
         root = examples.root
         return _digest_files([root / source for source in examples.sources[ids].tolist()])
-    parts = [
-        digest_examples(examples.read(ids[start : start + _BLOCK]).array, None, None)
-        for start in range(0, len(ids), _BLOCK)
-    ]
-    return np.concatenate([np.empty((0, _SIZE), np.uint8), *parts])
+    return digest_examples(examples.read(ids).array, None, None)
 
 
 def _digest_files(paths: list[Path]) -> NDArray[np.uint8]:

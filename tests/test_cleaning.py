@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import noiseaudit as na
-from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
+from noiseaudit.cleaning import CleaningPlan
+from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.cli import main
 from noiseaudit.errors import DataError, OutputError, UnknownNameError, UsageError
-from noiseaudit.plan_files import read_plan, write_plan
+from noiseaudit.plan_files import load_evidence, read_plan, save_evidence, write_plan
 from tests._data import make_folder, make_npz, make_picture
 
 NAMES = ("cat", "dog", "=cow")
@@ -118,7 +119,8 @@ def test_a_plan_survives_its_file(tmp_path):
     write_plan(made, tmp_path / "plan.csv")
     header = (tmp_path / "plan.csv").read_text().splitlines()[0]
     assert header.startswith("sample_id,source,given_label,action,new_label,reason,suspicion")
-    read = read_plan(tmp_path / "plan.csv", NAMES, made.ids, made.labels)
+    save_evidence(made, tmp_path / "evidence.npz")
+    read = read_plan(tmp_path / "plan.csv", load_evidence(tmp_path / "evidence.npz"))
     for name in ("suspicion", "suggested", "suggested_prob", "is_label_issue", "copy_action"):
         assert getattr(read, name).tolist() == getattr(made, name).tolist()
     for name in ("actions", "new_labels", "reasons", "split"):
@@ -140,14 +142,15 @@ def edited(tmp_path, change, lines=None):
         writer = csv.DictWriter(file, list(rows[0]), **(lines or {}))
         writer.writeheader()
         writer.writerows(rows)
-    return read_plan(path, NAMES, made.ids, made.labels)
+    return read_plan(path, made)
 
 
 def test_a_plan_edited_in_a_spreadsheet_is_read(tmp_path, caplog):
     def change(rows):
         rows[0]["action"] = " Remove"
         rows[3] |= {"action": "relabel", "new_label": "dog"}
-        rows[4] |= {"action": "relabel", "new_label": "=cow"}
+        rows[4] |= {"action": "relabel", "new_label": "=cow", "suspicion": "04. Mai"}
+        rows[5] |= {"action": "relabel", "new_label": "dog", "split": ""}
         rows.reverse()
         del rows[0]
 
@@ -156,6 +159,9 @@ def test_a_plan_edited_in_a_spreadsheet_is_read(tmp_path, caplog):
         "remove", "keep", "keep", "relabel", "relabel", *["keep"] * 5
     ]  # fmt: skip
     assert made.new_labels[3:5].tolist() == [1, 2]
+    # What a policy goes by is not in the sheet: no edit of it can lift the test split's protection.
+    again = made.with_policy(CleaningPolicy("share", 1.0, None, 0))
+    assert again.actions.tolist() == ["remove"] * 8 + ["keep", "review"]
     assert "lacks 1 of 10 examples, first sample_id 18: they are kept" in caplog.text
 
 
@@ -166,7 +172,8 @@ def test_a_plan_edited_in_a_spreadsheet_is_read(tmp_path, caplog):
         ("sample_id", "1", "line 2: sample_id '1' is no example"),
         ("sample_id", "2", "comes twice"),
         ("given_label", "dog", "given_label is 'dog', and was 'cat'"),
-        ("given_label", "horse", "names no class: 'horse'"),
+        ("new_label", "horse", "names no class: 'horse'"),
+        ("source", "other.png", "was a part of the sheet sorted by itself"),
         ("new_label", "dog", "only 'relabel' takes one"),
     ],
 )
@@ -448,3 +455,153 @@ def test_killed_at_any_moment_it_leaves_all_or_nothing(tmp_path):
             na.verify_cleaned(out, tmp_path / "audit")
         assert not [*tmp_path.glob(".*noiseaudit-part")]
     assert finished < 5
+
+
+def test_class_folders_of_torchvision_are_followed_by_path(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    root = make_folder(tmp_path / "pets", {"cat": 4, "dog": 4, "dog house": 4})
+    report = audited(root, tmp_path / "audit")
+    row = report.dataset.sources.tolist().index("dog/0.png")
+    decided = report.plan.with_decisions(
+        [decide(int(report.dataset.ids[row]), "dog", "remove")]
+    )  # fmt: skip
+    folder = ImageFolder(root)
+    assert [path.endswith("dog/0.png") for path, _ in folder.samples].index(True) != row
+    kept = {folder.samples[index][0] for index in decided.subset(folder).indices}
+    assert {path for path, _ in folder.samples} - kept == {str(root / "dog" / "0.png")}
+    folder.targets = [0] * 12
+    with pytest.raises(DataError, match="targets are not the labels"):
+        decided.subset(folder)
+
+
+def test_an_npz_keeps_its_labels_and_its_other_arrays(tmp_path):
+    random = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    stored = {
+        "x_train": random.normal(size=(40, 5)), "y_train": np.arange(40) % 3 + 4,
+        "x_val": random.normal(size=(9, 5)), "y_val": np.arange(9) % 3 + 4,
+        "weights_train": random.random(40), "units": np.array(["cm"] * 5),
+    }  # fmt: skip
+    np.savez(path, **stored)
+    report = audited(path, tmp_path / "audit")
+    policy = CleaningPolicy.parse("count:6", relabel_above=0.0)
+    na.clean_dataset(tmp_path / "audit", tmp_path / "clean", policy=policy)
+    made = report.plan.with_policy(policy)
+    assert made.counts()["relabel"] > 0
+    labels, kept = made.cleaned_labels + 4, made.is_kept
+    with np.load(tmp_path / "clean" / "cleaned.npz") as found:
+        assert set(found.files) == set(stored)
+        assert found["y_train"].tolist() == labels[:40][kept[:40]].tolist()
+        assert found["y_val"].tolist() == labels[40:][kept[40:]].tolist()
+        assert np.array_equal(found["x_train"], stored["x_train"][kept[:40]])
+        assert np.array_equal(found["weights_train"], stored["weights_train"][kept[:40]])
+        assert found["units"].tolist() == stored["units"].tolist()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::noiseaudit.errors.NoiseAuditWarning"
+)  # ids, notes: no features
+def test_a_parquet_keeps_its_types(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = [2**53 + 2 * i + 1 for i in range(40)]  # no float64 holds them
+    table = pa.table(
+        {
+            "x": np.random.default_rng(0).normal(size=40), "label": [i % 2 + 1 for i in range(40)],
+            "image_id": pa.array(numbers, pa.int64()),
+            "note": [None, *"abc" * 13],
+        }
+    )  # fmt: skip
+    pq.write_table(table, tmp_path / "table.parquet")
+    report = audited(tmp_path / "table.parquet", tmp_path / "audit")
+    policy = CleaningPolicy.parse("count:4", relabel_above=0.0)
+    na.clean_dataset(tmp_path / "audit", tmp_path / "clean", policy=policy)
+    found = pq.read_table(tmp_path / "clean" / "cleaned.parquet")
+    made = report.plan.with_policy(policy)
+    assert found.schema.types == table.schema.types
+    rows = np.flatnonzero(made.is_kept).tolist()
+    assert found.column("image_id").to_pylist() == [numbers[row] for row in rows]
+    assert found.column("label").to_pylist() == (made.cleaned_labels[rows] + 1).tolist()
+
+
+def test_a_name_that_is_taken_is_not_written_over(tmp_path):
+    root = make_folder(tmp_path / "pictures", {"cat": 12, "dog": 12})
+    make_picture(50).save(root / "dog" / "1__1.png")
+    report = audited(root, tmp_path / "audit")
+    place = int(report.dataset.ids[report.dataset.sources.tolist().index("cat/1.png")])
+    make_picture(51).save(root / "dog" / f"1__{place}.png")
+    report = audited(root, tmp_path / "audit2")
+    place = int(report.dataset.ids[report.dataset.sources.tolist().index("cat/1.png")])
+    saved = {
+        "format": 1, "kind": "noiseaudit decisions", "data": report.dataset.content_digest,
+        "labels": "", "decisions": [decide(place, "cat", "relabel", "dog")],
+    }  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps(saved))
+    receipt = na.clean_dataset(
+        tmp_path / "audit2", tmp_path / "clean", decisions=tmp_path / "d.json"
+    )
+    assert len(files_of(tmp_path / "clean")) == receipt.written == len(files_of(root))
+    na.verify_cleaned(tmp_path / "clean", tmp_path / "audit2")
+
+
+def test_a_linked_class_folder_is_part_of_the_source(tmp_path):
+    real = make_folder(tmp_path / "real", {"cat": 5})
+    root = make_folder(tmp_path / "pictures", {"dog": 5})
+    (root / "cat").symlink_to(real / "cat")
+    audited(root, tmp_path / "audit")
+    with pytest.raises(UsageError, match="never written to"):
+        na.clean_dataset(tmp_path / "audit", real / "cat" / "cleaned")
+
+
+def test_a_receipt_that_was_changed_is_not_believed(tmp_path, pictures):
+    audited(pictures, tmp_path / "audit")
+    out = tmp_path / "clean"
+    na.clean_dataset(tmp_path / "audit", out, policy=CleaningPolicy("count", 2, None, 0))
+    good = json.loads((out / "receipt.json").read_text())
+    assert good["policy"] == {
+        "kind": "count", "amount": 2, "relabel_above": None, "min_per_class": 0,
+        "include_test": False,
+    }  # fmt: skip
+    for change, words in (
+        ({"counts": {**good["counts"], "remove": 99}}, "do not agree"),
+        ({"digests": {}}, "lacks 'changes.csv'"), ({"written": 3}, "were written"),
+    ):  # fmt: skip
+        (out / "receipt.json").write_text(json.dumps({**good, **change}))
+        with pytest.raises(DataError, match=words):
+            na.verify_cleaned(out, tmp_path / "audit")
+
+
+def test_two_at_once_do_not_mix(tmp_path, pictures):
+    from filelock import FileLock
+
+    audited(pictures, tmp_path / "audit")
+    with FileLock(tmp_path / ".clean.noiseaudit-lock"), pytest.raises(OutputError, match="another"):
+        na.clean_dataset(tmp_path / "audit", tmp_path / "clean")
+    na.clean_dataset(tmp_path / "audit", tmp_path / "clean")
+
+
+def test_a_file_that_was_repaired_since_is_a_change(tmp_path, pictures):
+    audited(pictures, tmp_path / "audit")
+    make_picture(77).save(pictures / "train" / "cat" / "torn.png")
+    with pytest.raises(DataError, match=r"torn\.png' could not be read when it was audited"):
+        na.clean_dataset(tmp_path / "audit", tmp_path / "clean")
+
+
+def test_a_person_may_drop_a_class_and_a_policy_may_not(tmp_path, pictures, caplog):
+    audited(pictures, tmp_path / "audit")
+    path = tmp_path / "audit" / "plan.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["action"] = "remove" if row["given_label"] == "cat" else "keep"
+        row["new_label"] = ""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    na.clean_dataset(tmp_path / "audit", tmp_path / "clean")
+    assert {Path(name).parts[1] for name in files_of(tmp_path / "clean")} == {"dog"}
+    na.read_audit_plan(tmp_path / "audit", policy=CleaningPolicy("confirmed"))
+    assert "takes the place of what was edited" in caplog.text

@@ -12,7 +12,8 @@ from noiseaudit.cli.session import session
 
 if TYPE_CHECKING:
     from noiseaudit.clean_stage import Receipt
-    from noiseaudit.cleaning import CleaningPlan, CleaningPolicy
+    from noiseaudit.cleaning import CleaningPlan
+    from noiseaudit.cleaning_policy import CleaningPolicy
 
 __all__ = ["clean"]
 
@@ -107,7 +108,7 @@ def clean(
 def _policy(
     text: str | None, relabel_above: float | None, min_per_class: int | None, *, include_test: bool
 ) -> CleaningPolicy | None:
-    from noiseaudit.cleaning import CleaningPolicy
+    from noiseaudit.cleaning_policy import CleaningPolicy
     from noiseaudit.errors import UsageError
 
     if text is None:
