@@ -19,6 +19,7 @@ from torch import Tensor
 
 from noiseaudit._validation import check_finite, check_same_length
 from noiseaudit.device import full_float32
+from noiseaudit.errors import UsageError
 
 __all__ = ["Densities", "kernel_densities"]
 
@@ -57,7 +58,9 @@ def kernel_densities(
     """Kernel densities of all examples among each other.
 
     Cost: n^2 (d + 1) multiplications and n^2 / 2 exponentials; memory n d and a few blocks. Float32
-    products, float64 sums: at the default bandwidth within 1e-5 of densities in float64.
+    products, float64 sums: at the default bandwidth within 1e-5 of densities in float64, of points
+    (outer products are not centred: far from the origin they lose digits). Memory: four times the
+    points.
 
     Args:
         factors: one array of points (n, d), or several (n, d_i) that stand for outer products.
@@ -68,17 +71,20 @@ def kernel_densities(
 
     Raises:
         DataError: if lengths differ or a value is not finite.
+        UsageError: for a bandwidth that is not positive.
     """
     for factor in factors:
         check_same_length(labels=labels, factor=factor)
         check_finite(factor, "points")
+    if bandwidth is not None and not 0 < bandwidth < float("inf"):
+        raise UsageError(f"bandwidth must be positive and finite; got {bandwidth}")
     n = len(labels)
     order = np.argsort(labels, kind="stable")  # pairs of one class then lie in few blocks
     place = torch.device(device)
     with full_float32(place), torch.no_grad():
         parts = _centred([torch.from_numpy(factor[order]).to(place) for factor in factors])
-        if bandwidth is None:
-            bandwidth = _mean_distance(parts) / 2
+        unit = _rescale(parts)  # squares of very large or small values leave float32
+        bandwidth = _mean_distance(parts) / 2 if bandwidth is None else bandwidth / unit
         classes = torch.from_numpy(labels[order]).to(place)
         if bandwidth > 0:
             every, same = _sums(parts, classes, bandwidth)
@@ -88,7 +94,7 @@ def kernel_densities(
             same = counts[labels[order]].astype(np.float64)
     result = np.empty((2, n))
     result[:, order] = np.stack([every, same]) / max(1, n)
-    return Densities(result[0], result[1], float(bandwidth))
+    return Densities(result[0], result[1], float(bandwidth * unit))
 
 
 def _centred(parts: list[Tensor]) -> list[Tensor]:
@@ -97,6 +103,17 @@ def _centred(parts: list[Tensor]) -> list[Tensor]:
         return parts  # the mean of an outer product is none
     points = parts[0].float()
     return [points - points.mean(dim=0, dtype=torch.float64).float()]
+
+
+def _rescale(parts: list[Tensor]) -> float:
+    """Divide each factor by its largest value, in place; what a distance of one then was."""
+    unit = 1.0
+    for part in parts:
+        largest = float(part.abs().max()) if part.numel() else 0.0
+        if largest > 0:
+            part /= largest
+            unit *= largest
+    return unit
 
 
 def _lengths(parts: Sequence[Tensor]) -> Tensor:

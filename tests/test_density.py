@@ -85,6 +85,19 @@ def test_the_mean_distance_of_many_is_that_of_some(cloud, monkeypatch):
     assert kernel_densities([points], labels).bandwidth != whole
 
 
+@pytest.mark.parametrize("scale", [1e19, 1e-25])
+def test_very_large_and_small_points_keep_their_densities(cloud, scale):
+    points, labels = cloud
+    centred = points - points.mean(axis=0)
+    wanted = kernel_densities([centred], labels)
+    found = kernel_densities([(centred * scale).astype(np.float32)], labels)
+    np.testing.assert_allclose(found.all, wanted.all, rtol=1e-4)
+    assert found.bandwidth == pytest.approx(wanted.bandwidth * scale, rel=1e-4)
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(UsageError, match="bandwidth"):
+            kernel_densities([points], labels, bandwidth=bad)
+
+
 def test_examples_that_are_all_the_same():
     found = kernel_densities([np.ones((5, 3), np.float32)], np.array([0, 0, 0, 1, 1]))
     assert found.all.tolist() == [1.0] * 5
@@ -242,7 +255,31 @@ def test_snapshots_are_the_models_at_the_end_of_their_epochs(tmp_path):
     again = train(tmp_path / "run", WANTED[:1])
     assert np.array_equal(again.snapshots["features", None], run.snapshots["features", None])
     more = train(tmp_path / "run", [Snapshot("logits", 1)])
-    assert set(more.snapshots) == {("logits", 1)}
+    # What was there is recorded again, and a file that was deleted is, when it is asked for.
+    assert set(more.snapshots) == {("logits", 1), *run.snapshots}
+    (tmp_path / "run" / "snapshots" / "logits_0001.npy").unlink()
+    assert train(tmp_path / "run", []).snapshots == {}
+    assert ("logits", 1) in train(tmp_path / "run", [Snapshot("logits", 1)]).snapshots
+
+
+def test_snapshots_after_an_interruption_are_those_of_the_same_epochs(tmp_path, monkeypatch):
+    from noiseaudit.training import loop
+
+    whole = train(tmp_path / "whole", WANTED)
+    real = loop.save_checkpoint
+
+    def stop(*arguments, **options):
+        real(*arguments, **options)
+        if len(options["history"]) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", WANTED)
+    resumed = train(tmp_path / "run", WANTED)
+    for key, values in whole.snapshots.items():
+        assert np.array_equal(resumed.snapshots[key], values)
 
 
 def test_an_epoch_that_the_run_has_not_is_refused(tmp_path):

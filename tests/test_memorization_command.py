@@ -118,7 +118,7 @@ def test_command_line(tmp_path, capsys):
     assert [analysis["name"] for analysis in told["analyses"]] == ["easy_examples", "capacity"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "One seed gives figures, and no verdict." in shown
+    assert "it measures nothing" in shown
     assert "report.html" in shown.replace("\n", "")
     assert main([*arguments, "--analyses", "capcity"]) == 2
     assert "did you mean 'capacity'" in capsys.readouterr().err
@@ -139,15 +139,20 @@ def test_what_it_refuses(tmp_path):
 
 
 def test_the_verdict_in_words():
-    def profile(held, preset="quick", seeds=(0, 1)):
-        finding = judge_effect("f", "{effect} {interval}", [1.0, 1.1, 0.9])
-        good = Analysis("a", "t", (finding,), ())
-        bad = Analysis("a", "t", (replace(finding, reproduced=False),), ())
-        return MemorizationProfile("d", preset, seeds, (good,) * held + (bad,) * (8 - held))
+    finding = judge_effect("f", "{effect} {interval}", [1.0, 1.1, 0.9])
 
-    assert state_verdict(profile(6)).startswith("Networks learn these labels")
-    assert "6 of 8" in state_verdict(profile(6))
-    assert state_verdict(profile(2)).startswith("Networks can do little but memorise")
+    def profile(held, preset="quick", seeds=5, names=ANALYSES):
+        analyses = [
+            Analysis(name, "t", (replace(finding, reproduced=i < held),), ())
+            for i, name in enumerate(names)
+        ]
+        return MemorizationProfile("d", preset, tuple(range(seeds)), tuple(analyses))
+
+    assert ANALYSES[-1] == "regularizers"  # which says nothing of the data, and does not count
+    assert state_verdict(profile(5)).startswith("Networks learn these labels")
+    assert "5 of 7" in state_verdict(profile(5))
+    assert state_verdict(profile(2)).startswith("To networks these labels look much like noise")
     assert state_verdict(profile(4)).startswith("Between")
-    assert "no verdict" in state_verdict(profile(8, seeds=(0,)))
+    for part in (profile(8, seeds=4), profile(1, names=ANALYSES[:1])):
+        assert "a verdict takes all analyses and 5 seeds" in state_verdict(part)
     assert "measures nothing" in state_verdict(profile(8, preset="smoke"))

@@ -26,7 +26,8 @@ class LofHidden:
     """Local outlier factor: how much thinner its neighbours lie around it than around themselves.
 
     Suspicion is the factor, by scikit-learn, in (0, inf), about 1 within a cluster; **higher = more
-    suspicious**. It sees no labels but through the network.
+    suspicious**. It sees no labels but through the network. Beside more than k identical examples
+    it is huge, for the neighbours of these too.
 
     Attributes:
         k: neighbours; the paper's 3. Fewer where there are not so many examples.

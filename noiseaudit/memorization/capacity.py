@@ -21,6 +21,7 @@ from noiseaudit.memorization.problems import (
     take_first,
 )
 from noiseaudit.memorization.training import TrainingSettings, train_networks
+from noiseaudit.seeding import generator
 
 __all__ = [
     "CapacitySettings",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _OF_BEST = 0.99
+_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,24 @@ def capacity_needed(widths: Sequence[int], accuracies: NDArray[np.float64]) -> f
     return float(2 ** (logs[first - 1] + part * (logs[first] - logs[first - 1])))
 
 
+def _slope_by_chance(settings: CapacitySettings, best: NDArray[np.float64], examples: int) -> float:
+    """Doublings from no to all noise if the curve as given only became lower, and is measured so.
+
+    Args:
+        settings: shares and widths.
+        best: (shares, widths) validation accuracies; the first share is 0.
+        examples: validation examples that each was measured on.
+    """
+    random = generator(0, "capacity-by-chance")
+    curve = best[0]
+    expected = []
+    for i in range(len(settings.shares)):
+        lowered = curve * best[i].max() / curve.max()
+        drawn = random.binomial(examples, np.clip(lowered, 0, 1), (_DRAWS, len(curve))) / examples
+        expected.append(np.mean([np.log2(capacity_needed(settings.widths, row)) for row in drawn]))
+    return float(np.polyfit(settings.shares, expected, 1)[0])
+
+
 def analyze_capacity(
     dataset: LabeledDataset,
     settings: CapacitySettings,
@@ -97,15 +117,22 @@ def analyze_capacity(
         training = replace(settings.training, hidden=(width,) * settings.layers)
         record = train_networks(problems, repeated, training, device=device)
         best[:, :, i] = record.validation_accuracy.max(axis=1).reshape(best.shape[:2])
-    return _describe_capacity(settings, best)
+    return _describe_capacity(settings, best, len(problems[0].validation_labels))
 
 
-def _describe_capacity(settings: CapacitySettings, best: NDArray[np.float64]) -> Analysis:
-    """From best accuracies (s, shares, widths)."""
+def _describe_capacity(
+    settings: CapacitySettings, best: NDArray[np.float64], examples: int
+) -> Analysis:
+    """From best accuracies (s, shares, widths), each on so many validation examples."""
     needed = np.array(
         [[capacity_needed(settings.widths, row) for row in own] for own in best], np.float64
     )
-    slopes = [np.polyfit(settings.shares, np.log2(row), 1)[0] for row in needed]
+    # One percent of a low accuracy is within the noise of its measurement, and the best of a flat
+    # curve then comes late by chance: what that alone would give is taken off.
+    slopes = [
+        np.polyfit(settings.shares, np.log2(row), 1)[0] - _slope_by_chance(settings, own, examples)
+        for row, own in zip(needed, best, strict=True)
+    ]
     means = 2 ** np.log2(needed).mean(axis=0)
     told = ", ".join(
         f"{mean:.0f} at {share:.0%}" for mean, share in zip(means, settings.shares, strict=True)
@@ -117,7 +144,8 @@ def _describe_capacity(settings: CapacitySettings, best: NDArray[np.float64]) ->
             judge_effect(
                 "capacity against noise",
                 f"Hidden units needed for 99% of the best validation accuracy: {told} random "
-                "labels; from none to all of them that is {effect} doublings ({interval}).",
+                "labels; from none to all of them that is {effect} doublings more than by chance "
+                "({interval}).",
                 slopes,
             ),
         ),

@@ -126,7 +126,7 @@ def analyze_critical_samples(
         problem = _draw(dataset, settings, seed)
         problems += [randomize_labels(problem, share, seed=seed) for share in settings.shares]
         problems.append(randomize_inputs(problem, 1.0, seed=seed))
-    ratios = np.empty((len(problems), len(settings.epochs)))
+    ratios = np.full((len(problems), len(settings.epochs)), np.nan)
 
     def watch(epoch: int, networks: Networks) -> None:
         if epoch not in settings.epochs:

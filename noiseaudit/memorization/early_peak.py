@@ -98,6 +98,7 @@ def _describe(
                 np.exp(np.log(fitted / peaks)[:, 1:].mean(axis=1)),
                 null=1.0,
                 is_ratio=True,
+                counts=False,  # a peak never comes after the end
             ),
             judge_effect(
                 "fall after the peak",

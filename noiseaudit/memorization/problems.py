@@ -216,8 +216,8 @@ def _normalised(
     axis = None if dataset.kind == "images" else 0
     mean = known.mean(axis=axis, dtype=np.float64)
     deviation = np.asarray(known.std(axis=axis, dtype=np.float64))
-    # Rounding leaves a deviation of about 1e-8 of the mean in a feature that is constant.
-    varies = deviation > 1e-7 * (1 + np.abs(mean))
+    # Rounding leaves a deviation of about 1e-8 of the values in a feature that is constant.
+    varies = deviation > 1e-7 * np.abs(known).max(axis=axis)
     scaled = np.where(varies, (inputs - mean) / np.where(varies, deviation, 1), 0)
     unit = float(deviation) if dataset.kind == "images" and bool(varies) else 1.0
     return scaled.astype(np.float32), unit

@@ -32,7 +32,7 @@ __all__ = ["ANALYSES", "DEFAULT_SEEDS", "MemorizationProfile", "analyze", "profi
 logger = logging.getLogger(__name__)
 
 DEFAULT_SEEDS = (0, 1, 2, 3, 4)
-"""Five seeds: the fewest with which a sign test can reach p = 0.05."""
+"""Five seeds, over which the t-tests are; fewer give no verdict."""
 
 _Function = Callable[..., Analysis]
 

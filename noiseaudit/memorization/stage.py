@@ -49,7 +49,7 @@ def memorization_profile(
 
     Small networks are trained on the data as given and on controls of the same size (random labels,
     random inputs, noise in between), and eight published differences between data and noise are
-    tested: see `profile_memorization`. Cost of "quick": about ten minutes of one core.
+    tested: see `profile_memorization`. Cost of "quick": five to ten minutes of one core.
 
     Source: Arpit et al., "A Closer Look at Memorization in Deep Networks", ICML 2017.
 

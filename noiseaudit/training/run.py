@@ -24,7 +24,12 @@ from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.training.plan import TrainingPlan
-from noiseaudit.training.snapshots import SnapshotObserver, read_snapshots, snapshot_name
+from noiseaudit.training.snapshots import (
+    SnapshotObserver,
+    existing_snapshots,
+    read_snapshots,
+    snapshot_name,
+)
 from noiseaudit.watching import Observer, Snapshot
 
 __all__ = ["TrainingRun", "Watcher", "run_training", "statistics_by_epoch"]
@@ -121,17 +126,16 @@ def run_training(
     place = folder
     if stored is not None:
         require_same(stored["config"], config, folder)
+        there = {**stored, "snapshots": existing_snapshots(folder, stored.get("snapshots", ()))}
         lacking = [
-            name
-            for kind, items in wanted.items()
-            for name in items
-            if name not in stored.get(kind, ())
+            name for kind, items in wanted.items() for name in items if name not in there[kind]
         ]
         if not lacking:
             logger.info("training: reused from %s", folder)
-            return _read(folder, stored)
+            return _read(folder, stored, wanted["snapshots"])
         logger.warning("training again: %s not recorded last time", ", ".join(sorted(lacking)))
         place = beside  # what is finished stays until there is more
+        wanted["snapshots"] = sorted({*wanted["snapshots"], *stored.get("snapshots", ())})
     _claim(make_folder(place), wanted)
     history = _train(dataset, plan, statistics, watchers, place, config, wanted, progress)
     manifest = {"config": config, **wanted, "history": history}
@@ -139,7 +143,7 @@ def run_training(
     ClassSums.remove_files(place)
     if place != folder:
         _replace(folder, beside)
-    return _read(folder, manifest)
+    return _read(folder, manifest, wanted["snapshots"])
 
 
 def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -252,7 +256,8 @@ def _write(
             file.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
 
 
-def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
+def _read(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> TrainingRun:
+    """What a finished run left, of its snapshots those in `names`."""
     arrays = read_npz(folder / "statistics.npz")
     try:
         pred_probs = np.load(folder / "pred_probs.npy", mmap_mode="r", allow_pickle=False)
@@ -272,7 +277,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> TrainingRun:
         pred_probs=pred_probs,
         history=manifest["history"],
         curves=curves,
-        snapshots=read_snapshots(folder, manifest.get("snapshots", ()), epochs),
+        snapshots=read_snapshots(folder, names, epochs),
     )
 
 

@@ -16,7 +16,7 @@ from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.projected_gradients import project_gradients
 from noiseaudit.watching import CleanView, GradientBatch, Snapshot
 
-__all__ = ["SnapshotObserver", "read_snapshots", "snapshot_name"]
+__all__ = ["SnapshotObserver", "existing_snapshots", "read_snapshots", "snapshot_name"]
 
 
 def snapshot_name(snapshot: Snapshot, epochs: int) -> str:
@@ -83,6 +83,11 @@ class SnapshotObserver:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the epochs whose snapshots are written."""
         self._epoch = int(state["epoch"])
+
+
+def existing_snapshots(folder: Path, names: Collection[str]) -> list[str]:
+    """Those of the snapshots whose files are still there."""
+    return [name for name in names if (folder / "snapshots" / f"{name}.npy").exists()]
 
 
 def read_snapshots(
