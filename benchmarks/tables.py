@@ -13,6 +13,7 @@ from _proxy_tables import (
     memorization_profile,
     proxies_agreement,
     proxies_detection,
+    proxies_removal,
 )
 from _results import interval, load, table
 
@@ -329,7 +330,7 @@ def recorder_overhead() -> str:
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
     cscores_agreement, cscores_batching, cscores_detection, cscores_dynamics,
-    proxies_agreement, proxies_detection, memorization_profile,
+    proxies_agreement, proxies_detection, proxies_removal, memorization_profile,
     retraining, duplicates_scans, duplicates_planted, duplicates_harness,
     recorder_overhead,
 )  # fmt: skip

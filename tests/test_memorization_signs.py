@@ -85,8 +85,8 @@ def test_capacity_is_what_noise_adds_and_not_what_chance_does():
         drawn = np.random.default_rng(seed).binomial(200, [[0.9] * 4, [0.45] * 4], (SEEDS, 2, 4))
         finding = capacity._describe_capacity(settings, drawn / 200, 200).findings[0]
         effects.append(finding.effect)
-    # Without the correction the mean is 1.1 doublings.
-    assert abs(np.mean(effects)) < 0.6
+    # Measured -0.08; without the correction 0.42.
+    assert abs(np.mean(effects)) < 0.25
 
 
 def test_critical_samples_are_more_with_noise():
