@@ -157,6 +157,12 @@ def score_examples(
             f"{held_out_options.runs} runs at subset ratio {held_out_options.subset_ratio:g} leave "
             f"examples without a C-score; use --runs {held_out_options.least_runs} or more"
         )
+    for detector in detectors:
+        if getattr(detector, "every", 1) > plan.recipe.epochs:
+            raise UsageError(
+                f"{detector.name} is to measure every {getattr(detector, 'every', 1)}th epoch of "
+                f"{plan.recipe.epochs}: it would never"
+            )
     run = run_training(
         dataset,
         plan,

@@ -335,6 +335,13 @@ def test_loss_sensitivity_is_the_mean_input_gradient():
         assert np.array_equal(other.compute()[other.settings.statistic], found)
 
 
+def test_what_is_never_measured_is_refused_before_training(tmp_path):
+    data = na.load("digits", limit=60)
+    with pytest.raises(UsageError, match="every 5th epoch of 2: it would never"):
+        na.audit(data, detectors=[LossSensitivity(every=5)], epochs=2, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "training").exists()
+
+
 def test_an_audit_ranks_with_all_of_them(tmp_path):
     names = [
         "density_input", "density_hidden", "density_hidden_class", "density_hidden_relative",

@@ -172,16 +172,18 @@ def _describe_capacity(
 
 @dataclass(frozen=True)
 class TimeToFitSettings:
-    """Which sizes of training set.
+    """Which sizes of training set, and which widths.
 
     Attributes:
         sizes: numbers of training examples, rising; those that the data set cannot fill are
             replaced by all there is.
+        widths: units of each hidden layer, rising, tried on the middle one of `sizes`.
         side: see `make_problem`.
         training: `stop_at` says what counts as fitted, `epochs` when to give up.
     """
 
     sizes: tuple[int, ...] = (125, 250, 500, 1000, 2000)
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     side: int | None = 14
     training: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(epochs=300, stop_at=1.0)
@@ -195,7 +197,7 @@ def analyze_time_to_fit(
     *,
     device: torch.device | str = "cpu",
 ) -> Analysis:
-    """Epochs until every training label is fitted, against the number of examples.
+    """Epochs until every training label is fitted, against numbers of examples and of units.
 
     Networks that have not fitted at the last epoch count as having needed all epochs, which makes
     the growth on random labels look smaller than it is.
@@ -210,26 +212,63 @@ def analyze_time_to_fit(
     ]
     available = len(drawn[0].labels)
     sizes = sorted({min(size, available) for size in settings.sizes})
-    conditions = (AS_GIVEN, RANDOM_LABELS, RANDOM_INPUTS)
-    needed = {condition: np.empty((len(seeds), len(sizes))) for condition in conditions}
-    unfitted = 0
-    for i, size in enumerate(sizes):
+
+    def epochs_to_fit(size: int, training: TrainingSettings) -> dict[str, NDArray[np.float64]]:
+        """(s,) by condition; NaN where not fitted."""
         controls = [
             make_controls(take_first(problem, size), seed=seed)
             for problem, seed in zip(drawn, seeds, strict=True)
         ]
-        for condition in conditions:
+        found = {}
+        for condition in (AS_GIVEN, RANDOM_LABELS, RANDOM_INPUTS):
             problems = [control[condition] for control in controls]
-            record = train_networks(problems, seeds, settings.training, device=device)
-            epochs = record.epochs_to_fit
-            unfitted += int(np.isnan(epochs).sum())
-            needed[condition][:, i] = np.where(np.isnan(epochs), settings.training.epochs, epochs)
-    analysis = _describe_times(sizes, needed)
-    note = (
-        f"{unfitted} of {len(seeds) * len(sizes) * len(conditions)} networks had not fitted "
-        f"after {settings.training.epochs} epochs and count as if they then had."
+            record = train_networks(problems, seeds, training, device=device)
+            found[condition] = record.epochs_to_fit
+        return found
+
+    layers = len(settings.training.hidden)
+    by_size = _by_condition([epochs_to_fit(size, settings.training) for size in sizes])
+    by_width = _by_condition(
+        [
+            epochs_to_fit(
+                sizes[len(sizes) // 2], replace(settings.training, hidden=(width,) * layers)
+            )
+            for width in settings.widths
+        ]
     )
-    return replace(analysis, notes=(note,))
+    known = [rows for found in (by_size, by_width) for rows in found.values()]
+    unfitted = sum(int(np.isnan(rows).sum()) for rows in known)
+    most = settings.training.epochs
+    filled = [
+        {condition: np.where(np.isnan(rows), most, rows) for condition, rows in found.items()}
+        for found in (by_size, by_width)
+    ]
+    analysis = _describe_times(sizes, filled[0])
+    curve = _times_curve("hidden units", settings.widths, filled[1])
+    note = (
+        f"{unfitted} of {sum(rows.size for rows in known)} networks had not fitted after "
+        f"{most} epochs and count as if they then had."
+    )
+    return replace(analysis, curves=(*analysis.curves, curve), notes=(note,))
+
+
+def _by_condition(
+    found: Sequence[Mapping[str, NDArray[np.float64]]],
+) -> dict[str, NDArray[np.float64]]:
+    """From (s,) by condition at each place to (s, places) by condition."""
+    return {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}
+
+
+def _times_curve(
+    what: str, places: Sequence[int], needed: Mapping[str, NDArray[np.float64]]
+) -> Curve:
+    return Curve(
+        title=f"Epochs to fit all training labels, by {what}",
+        x_label=what,
+        y_label="epochs",
+        series=tuple(measure_series(name, places, rows) for name, rows in needed.items()),
+        is_log_x=True,
+    )
 
 
 def _describe_times(sizes: Sequence[int], needed: Mapping[str, NDArray[np.float64]]) -> Analysis:
@@ -255,17 +294,7 @@ def _describe_times(sizes: Sequence[int], needed: Mapping[str, NDArray[np.float6
                 counts=False,
             ),
         ),
-        curves=(
-            Curve(
-                title="Epochs to fit all training labels",
-                x_label="training examples",
-                y_label="epochs",
-                series=tuple(
-                    measure_series(condition, sizes, rows) for condition, rows in needed.items()
-                ),
-                is_log_x=True,
-            ),
-        ),
+        curves=(_times_curve("training examples", sizes, needed),),
     )
 
 

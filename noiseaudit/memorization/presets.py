@@ -82,6 +82,7 @@ def _full() -> ProfileSettings:
         ),
         time_to_fit=TimeToFitSettings(
             sizes=(1000, 2000, 5000, 10_000, 20_000),
+            widths=(256, 512, 1024, 2048, 4096),
             side=side,
             training=TrainingSettings(hidden=wide, epochs=500, learning_rate=0.01, stop_at=1.0),
         ),
@@ -123,7 +124,7 @@ def _smoke() -> ProfileSettings:
         sensitivity_gini=SensitivitySettings(few, side, 3, unrolled, unrolled),
         class_sensitivity=SensitivitySettings(few, side, 3, unrolled, unrolled),
         capacity=CapacitySettings(few, few, side, (0.0, 0.5), (4, 16), 2, brief),
-        time_to_fit=TimeToFitSettings((20, few), side, brief),
+        time_to_fit=TimeToFitSettings((20, few), (8, 16), side, brief),
         critical_samples=CriticalSettings(
             size=few,
             validation_size=20,
