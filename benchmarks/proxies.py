@@ -5,9 +5,9 @@
 
 Parts, each with a JSON of its own: `cost`, blocked densities beside scikit-learn's whole matrices,
 paired, and the memory of 60,000 examples; `agreement`, Spearman with the published C-scores after
-several epochs of one training run (the papers' Figures 6 and 8, Table 2); `detection`, AUROC on
-uniform and pair noise; `removal`, clean test accuracy after removing the examples that loss
-sensitivity suspects most, before training anew.
+several epochs of one training run (the papers' Figures 6 and 8, Table 2), `whole` of all of MNIST
+with one seed; `detection`, AUROC on uniform and pair noise; `removal`, clean test accuracy after
+removing the examples that loss sensitivity suspects most, before training anew.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "cost": (400, 2, 300, ("density",)), "seeds": (0,),
         "setups": [("digits", 200, (1, 2), {"model": "mlp", "epochs": 2})],
+        "whole": ("digits", None, (1,), {"model": "mlp", "epochs": 1}),
         "removal": [("digits", 400, {"model": "mlp", "epochs": 2})], "rates": (0.0, 0.1),
     },
     "cpu": {
@@ -58,6 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             ("mnist", 20_000, (1, 3, 10, 20), {"model": "mlp", "epochs": 20}),
             ("cifar10", 10_000, (2, 6, 12, 24), {"model": "cnn", "epochs": 24}),
         ],
+        "whole": ("mnist", None, (1, 20), {"model": "mlp", "epochs": 20}),
         "removal": [
             (name, 20_000, {"model": "mlp", "epochs": 12, "augmentation": "none"})
             for name in ("mnist", "fashion_mnist")
@@ -70,6 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             ("cifar10", None, (5, 20, 40, 80), {"model": "inception", "epochs": 80}),
             ("cifar100", None, (5, 20, 40, 80), {"model": "inception", "epochs": 80}),
         ],
+        "whole": ("mnist", None, (1, 20), {"model": "mlp", "epochs": 20}),
         "removal": [("cifar10", None, {"model": "resnet18", "epochs": 30})],
         "rates": (0.0, 0.1, 0.4),
     },
@@ -124,7 +127,7 @@ def agreement(setup: Any, seed: int, options: argparse.Namespace) -> dict[str, A
     data = na.load(source, data_root=options.data_root, limit=limit)
     truth = published(data, options)
     truth = np.random.default_rng(0).random(len(data)) if truth is None else truth
-    folder = options.out / f"agreement_{source}_{seed}"
+    folder = options.out / f"agreement_{source}_{'all_' if limit is None else ''}{seed}"
     figures = [
         {
             "proxy": name, "epoch": epoch, "seconds": seconds,
@@ -276,7 +279,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--parts", default="cost,agreement,detection,removal")
+    parser.add_argument("--parts", default="cost,agreement,whole,detection,removal")
     parser.add_argument("--smoke", action="store_true", help="the preset's parts, on digits")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/proxies"), help="runs go on there")
@@ -295,6 +298,7 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
             lambda s=setup, seed=seed: agreement(s, seed, options)
             for setup, seed in itertools.product(preset["setups"], preset["seeds"])
         ],
+        "whole": [lambda: agreement(preset["whole"], 0, options)],
         "detection": [
             lambda s=setup, n=noise, seed=seed: detection(s, n, seed, options)
             for setup, noise, seed in itertools.product(preset["setups"], RATES, preset["seeds"])
