@@ -93,8 +93,12 @@ def read_audit_plan(
         OutputError: if there is no finished audit.
         DataError: if plan or decisions do not fit it.
     """
-    folder = Path(folder)
-    found = _open_audit(folder)
+    return _read_plan(Path(folder), _open_audit(Path(folder)), policy, decisions)
+
+
+def _read_plan(
+    folder: Path, found: _Audit, policy: CleaningPolicy | None, decisions: str | Path | None
+) -> CleaningPlan:
     plan = read_plan(folder / "plan.csv", load_evidence(folder / "plan_evidence.npz"))
     if policy is not None:
         if digest_file(folder / "plan.csv").hex() != found.plan_digest:
@@ -131,14 +135,14 @@ def clean_dataset(
 
     Raises:
         OutputError: if there is no finished audit, or `out` is in use or cannot be written.
-        DataError: if the source has changed since the audit, plan or decisions do not fit it, or
-            nothing would be left of a class.
+        DataError: if the source has changed since the audit, plan or decisions do not fit it, or a
+            policy would leave nothing of a class.
         UsageError: for a format or link that does not exist or does not fit.
     """
     out = Path(out).absolute()
     found = _open_audit(Path(folder))
     _check_out(out, found.origin)
-    plan = read_audit_plan(folder, policy=policy, decisions=decisions)
+    plan = _read_plan(Path(folder), found, policy, decisions)
     examples = _reopen(found.origin)
     _check_apart(out, found.origin, examples)
     kind = choose_format(format, found.origin.source, examples)
@@ -157,10 +161,7 @@ def clean_dataset(
         options.get("data_root"),
     )
     receipt = Receipt(
-        source={
-            "source": found.origin.source, "options": dict(options),
-            "examples": found.origin.examples,
-        },
+        source=asdict(found.origin),
         examples=len(examples.labels),
         written=len(rows),
         counts={**plan.counts(), "unreadable": len(found.record.skipped)},

@@ -126,7 +126,10 @@ class Evidence:
         if self.inputs is None:
             raise DataError("inputs: none were recorded")
         flat = self.inputs.reshape(len(self.inputs), -1)
-        return flat.astype(np.float32) / np.float32(255 if flat.dtype == np.uint8 else 1)
+        points = flat.astype(np.float32)
+        if flat.dtype == np.uint8:
+            points /= 255
+        return points
 
     def shared(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
         """What `compute` gives, computed once for all detectors that ask for `key`."""

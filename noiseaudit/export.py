@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from noiseaudit.cleaned import Cleaned
 from noiseaudit.errors import DataError, OutputError, UsageError, check_name
 from noiseaudit.export_files import write_index, write_npz_like, write_table
 from noiseaudit.sources.examples import Examples
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FORMATS", "LINKS", "choose_format", "write_cleaned"]
 
@@ -85,12 +81,8 @@ def _write_folder(cleaned: Cleaned, folder: Path, link: str) -> dict[str, int]:
         else:
             above = () if split is None else (str(split[row]),)
             place = PurePosixPath(*above, _folder_name(label), own.name)
-        number = ""
-        while (wanted := place.with_name(f"{place.stem}{number}{place.suffix}")) and (
-            str(wanted) in written
-        ):
-            number = f"{number}__{row}"
-        place = wanted
+        while str(place) in written:
+            place = place.with_name(f"{place.stem}__{row}{place.suffix}")
         _place_file(paths[i], folder / place, link)
         written[str(place)] = row
     return written

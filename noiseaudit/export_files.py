@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import atomic_file, write_npz
+from noiseaudit._io import write_npz
 from noiseaudit.cleaned import Cleaned
 from noiseaudit.errors import DataError, OutputError
 from noiseaudit.sources.examples import SPLITS
+from noiseaudit.sources.table import read_table
 
 __all__ = ["write_index", "write_npz_like", "write_table"]
 
@@ -91,8 +92,7 @@ def _from_frame(cleaned: Cleaned, path: Path) -> None:
 
     source = Path(cleaned.source)
     if source.suffix.lower() in (".csv", ".parquet"):
-        read = pd.read_csv if source.suffix.lower() == ".csv" else pd.read_parquet
-        whole: Any = read(source)
+        whole = read_table(source, (cleaned.label_column, cleaned.path_column))
         frame = whole.iloc[cleaned.rows].copy()
         frame[cleaned.label_column] = cleaned.values_as_written(
             whole[cleaned.label_column].tolist()
@@ -180,24 +180,15 @@ def write_index(cleaned: Cleaned, path: Path) -> str:
     """A .csv of sample ids, paths, labels and splits, as they are, for a loader of one's own."""
     path = path.with_suffix(".csv")
     sources, split = cleaned.examples.sources, cleaned.split
-    with atomic_file(path) as file:
-        lines = [["sample_id", "source", "label", "split"]]
-        lines += [
-            [
-                str(row), "" if sources is None else str(sources[row]), str(label),
-                "" if split is None else str(split[i]),
-            ]
-            for i, (row, label) in enumerate(zip(cleaned.rows, cleaned.labels, strict=True))
-        ]  # fmt: skip
-        text = _Buffer()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        file.write("".join(text.parts).encode("utf-8", errors="surrogateescape"))
+    lines = (
+        [
+            row, "" if sources is None else sources[row], label, "" if split is None else split[i]
+        ]
+        for i, (row, label) in enumerate(zip(cleaned.rows, cleaned.labels, strict=True))
+    )  # fmt: skip
+    # Not `write_csv`: what it puts before a formula would be part of a path or a label here.
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["sample_id", "source", "label", "split"])
+        writer.writerows(lines)
     return path.name
-
-
-class _Buffer:
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-
-    def write(self, text: str) -> None:
-        self.parts.append(text)

@@ -57,16 +57,16 @@ def kernel_densities(
 ) -> Densities:
     """Kernel densities of all examples among each other.
 
-    Cost: n^2 (d + 1) multiplications and n^2 / 2 exponentials; memory n d and a few blocks. Float32
-    products, float64 sums: at the default bandwidth within 1e-5 of densities in float64, of points
-    (outer products are not centred: far from the origin they lose digits). Memory: four times the
-    points.
+    Cost: n^2 (d + 1) multiplications and n^2 / 2 exponentials; memory about four times
+    the points, and a few blocks. Float32 products, float64 sums: at the default bandwidth points
+    have densities within 1e-5 of those in float64; outer products are not centred, and lose digits
+    far from the origin.
 
     Args:
         factors: one array of points (n, d), or several (n, d_i) that stand for outer products.
         labels: (n,) int64.
         bandwidth: h > 0; default half the mean distance, of 10,000 evenly spaced examples where
-            there are more. 0, where all examples are the same, gives densities as of one point.
+            there are more. Where all examples are the same it is 0, and every kernel 1.
         device: where to compute.
 
     Raises:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from noiseaudit._io import read_npz, write_npz
 from noiseaudit.dataset import LabeledDataset
-from noiseaudit.errors import DataError
+from noiseaudit.errors import DataError, OutputError
 from noiseaudit.sources.examples import Examples, listed
 
 __all__ = ["Record", "digest_examples", "digest_file", "record_source"]
@@ -70,7 +70,7 @@ class Record:
         )  # fmt: skip
         found = read_npz(path)
         if lacking := [name for name in names if name not in found]:
-            raise DataError(f"{path} lacks {lacking[0]}: run the audit again")
+            raise OutputError(f"{path} lacks {lacking[0]}: run the audit again")
         return cls(
             tuple(found["class_names"].tolist()), found["ids"], found["labels"], found["digests"],
             found.get("sources"), found["skipped"], found["skipped_digests"],

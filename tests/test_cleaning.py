@@ -605,3 +605,13 @@ def test_a_person_may_drop_a_class_and_a_policy_may_not(tmp_path, pictures, capl
     assert {Path(name).parts[1] for name in files_of(tmp_path / "clean")} == {"dog"}
     na.read_audit_plan(tmp_path / "audit", policy=CleaningPolicy("confirmed"))
     assert "takes the place of what was edited" in caplog.text
+
+
+def test_a_class_called_na_survives_another_format(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["x,label", *(f"{i}.5,{('NA', 'b')[i % 2]}" for i in range(30))]))
+    audited(path, tmp_path / "audit")
+    policy = CleaningPolicy("confirmed")
+    na.clean_dataset(tmp_path / "audit", tmp_path / "clean", policy=policy, format="parquet")
+    found = na.load(tmp_path / "clean" / "cleaned.parquet")
+    assert found.label_names().tolist() == na.load(path).label_names().tolist()

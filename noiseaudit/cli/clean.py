@@ -82,8 +82,6 @@ def clean(
         from noiseaudit.clean_stage import clean_dataset, read_audit_plan, verify_cleaned
         from noiseaudit.errors import UsageError
 
-        if out is None and not diff:
-            raise UsageError("--out is needed: where the cleaned data set goes, or lies")
         if diff and verify:
             raise UsageError("--diff and --verify are two things: ask for one")
         chosen = _policy(policy, relabel_above, min_per_class, include_test=include_test)
@@ -92,7 +90,7 @@ def clean(
             _print_diff(plan, as_json=json)
             return
         if out is None:
-            return
+            raise UsageError("--out is needed: where the cleaned data set goes, or lies")
         if verify:
             receipt = verify_cleaned(out, folder)
         else:

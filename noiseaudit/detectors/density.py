@@ -62,10 +62,9 @@ class DensityInput:
 
     def rank(self, evidence: Evidence) -> Ranking:
         """Suspicion in [-1, 1]."""
-        points = evidence.points()
         found = evidence.shared(
             ("density", "inputs"),
-            lambda: kernel_densities([points], evidence.labels, device=evidence.device),
+            lambda: kernel_densities([evidence.points()], evidence.labels, device=evidence.device),
         )
         return _ranked(self.name, evidence, getattr(found, self.kind))
 

@@ -59,7 +59,7 @@ def memorization_profile(
             analysis as JSON; one that is finished there is not run again.
         preset: "quick", "full" (sizes nearer the paper's: for a GPU, or patience) or "smoke".
         seed: the first of the seeds; each draws its own examples, controls and networks.
-        num_seeds: how many; five are the fewest that can be judged at p = 0.05.
+        num_seeds: how many; with fewer than five there is no verdict.
         analyses: names of `ANALYSES`, all by default; more can be added to `out` later.
         device: "auto", "cpu" or "cuda".
         threads: CPU threads; default 1, the networks are small.

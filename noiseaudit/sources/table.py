@@ -22,7 +22,7 @@ from noiseaudit.sources.labels import encode_labels, encode_texts
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["examples_from_table"]
+__all__ = ["examples_from_table", "read_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ def examples_from_table(
         DataError: if the file cannot be read, a column is missing, or labels or features are.
     """
     is_csv = path.suffix.lower() == ".csv"
-    texts = (label_column, path_column, _SPLIT)
-    frame = _read_csv(path, texts) if is_csv else _read_parquet(path)
+    frame = read_table(path, (label_column, path_column, _SPLIT))
     columns = [str(column) for column in frame.columns]
     frame.columns = columns
     _require_column(label_column, columns, "label column", "--label-column")
@@ -69,6 +68,15 @@ def examples_from_table(
     if path_column in columns:
         return _of_pictures(path, frame[path_column], (codes, names), split, options)
     return _of_features(path, frame[others], (codes, names), split, options, path_column)
+
+
+def read_table(path: Path, texts: tuple[str, ...]) -> pd.DataFrame:
+    """A .csv, whose columns named in `texts` stay as written, or a .parquet.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    return _read_csv(path, texts) if path.suffix.lower() == ".csv" else _read_parquet(path)
 
 
 def _of_pictures(
