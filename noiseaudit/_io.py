@@ -28,6 +28,7 @@ __all__ = [
     "spreadsheet_safe",
     "write_csv",
     "write_json",
+    "write_npy",
     "write_npz",
     "write_text",
 ]
@@ -104,6 +105,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write an array of plain numbers to an .npy, atomically."""
+    array = np.ascontiguousarray(array)
+    with atomic_file(path) as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)  # ndarray.tofile does not say why a write failed
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -265,6 +265,7 @@ def audit(
             held_out_options=held_out,
             resume=resume,
             keep_trajectories=keep_trajectories,
+            keep_features=plan.has_features,
             progress=progress,
         )
         found = None

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import NONE, DuplicateGroups
@@ -18,16 +19,23 @@ __all__ = ["build_duplicates_document", "copy_counts", "copy_groups", "picture_u
 _SHOWN = 100  # groups of a kind on the page; all are in groups.csv
 _COPIES = 6  # of a group
 _THUMBNAIL_SIDE = 160  # pixels: a label can be judged, and 300 pictures take about 2 MB
+_SMALL_SIDE = 40  # of a picture beside another one
+_TINY = 16  # up to here a PNG is the smaller file
 
 
-def picture_uri(dataset: LabeledDataset, row: int) -> str:
+def picture_uri(dataset: LabeledDataset, row: int, *, small: bool = False) -> str:
     """A data URI: of the original file where there is one, else of the array."""
+    side = _SMALL_SIDE if small else _THUMBNAIL_SIDE
     if dataset.root is not None and dataset.sources is not None and dataset.sources[row]:
         try:
-            return data_uri(thumbnail(dataset.root / str(dataset.sources[row]), _THUMBNAIL_SIDE))
+            return _uri(thumbnail(dataset.root / str(dataset.sources[row]), side), small)
         except (OSError, ValueError):
             pass  # moved or changed since it was decoded: show what was audited
-    return data_uri(thumbnail(dataset.inputs[row], _THUMBNAIL_SIDE))
+    return _uri(thumbnail(dataset.inputs[row], side), small)
+
+
+def _uri(image: Image.Image, small: bool) -> str:
+    return data_uri(image, png_side=_TINY) if small else data_uri(image)
 
 
 def copy_counts(found: DuplicateGroups) -> tuple[tuple[str, int], ...]:

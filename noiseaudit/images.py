@@ -248,10 +248,10 @@ def thumbnail(picture: Path | str | NDArray[np.uint8], side: int) -> Image.Image
     return result
 
 
-def data_uri(image: Image.Image) -> str:
-    """A base64 data URI: PNG up to 64 pixels a side, JPEG at quality 85 above."""
+def data_uri(image: Image.Image, *, png_side: int = _PNG_SIDE) -> str:
+    """A base64 data URI: PNG up to `png_side` pixels a side, JPEG at quality 85 above."""
     buffer = io.BytesIO()
-    if max(image.size) <= _PNG_SIDE:
+    if max(image.size) <= png_side:
         kind = "png"
         image.save(buffer, "PNG", optimize=True)
     else:

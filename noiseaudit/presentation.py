@@ -18,6 +18,7 @@ from noiseaudit.report import (
     ClassSummary,
     EpochSummary,
     Histogram,
+    Neighbour,
     PairSummary,
     ReportDocument,
     Suspect,
@@ -31,6 +32,8 @@ _MOST_SUSPECTS = 2_000  # where so many labels look wrong and the page stays sma
 _PAGE_BYTES = 6_000_000
 _CARD_BYTES = 3_000  # measured: 10 detectors, 30 epochs, without the picture
 _FEATURES = 6
+_NEIGHBOURS = 5
+_PICTURED = 300  # cards that show their neighbours; the others name them
 _BINS = 40
 
 
@@ -198,6 +201,7 @@ def _suspects(
     if dataset.kind == "vectors":
         features = _unusual_features(dataset, rows)
     curves = run.curves[:, rows].astype(float).T.round(4).tolist()
+    neighbours = _neighbours(dataset, run, rows)
     names = dataset.class_names
     return tuple(
         Suspect(
@@ -214,18 +218,51 @@ def _suspects(
             features=unusual,
             curve=tuple(curve),
             scores=tuple((name, float(item.scores[row])) for name, item in rankings.items()),
+            neighbours=nearest,
         )
-        for rank, (row, picture, unusual, curve) in enumerate(
-            zip(rows, pictures, features, curves, strict=True), start=1
+        for rank, (row, picture, unusual, curve, nearest) in enumerate(
+            zip(rows, pictures, features, curves, neighbours, strict=True), start=1
         )
     )
 
 
-def _pictures(dataset: LabeledDataset, rows: np.ndarray[Any, Any]) -> list[str]:
+def _pictures(
+    dataset: LabeledDataset, rows: np.ndarray[Any, Any], *, small: bool = False
+) -> list[str]:
     if dataset.kind == "vectors":
         return [""] * len(rows)
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda row: picture_uri(dataset, int(row)), rows))
+        return list(pool.map(lambda row: picture_uri(dataset, int(row), small=small), rows))
+
+
+def _neighbours(
+    dataset: LabeledDataset, run: TrainingRun, rows: np.ndarray[Any, Any]
+) -> list[tuple[Neighbour, ...]]:
+    """The nearest examples of each of `rows` among the features, as the last epoch left them."""
+    from sklearn.neighbors import NearestNeighbors
+
+    features = run.snapshots.get(("features", None))
+    if features is None or len(features) < 2 or not np.isfinite(features).all():
+        return [()] * len(rows)
+    count = min(_NEIGHBOURS, len(features) - 1)
+    search = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(features)
+    found = search.kneighbors(features[rows], return_distance=False)
+    # Of several examples in one place, the row itself need not come first.
+    order = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :count]
+    nearest = np.take_along_axis(found, order, axis=1)
+    shown = np.unique(nearest[:_PICTURED])
+    pictures = dict(zip(shown.tolist(), _pictures(dataset, shown, small=True), strict=True))
+    return [
+        tuple(
+            Neighbour(
+                sample_id=int(dataset.ids[row]),
+                label=dataset.class_names[dataset.labels[row]],
+                thumbnail=pictures[row] if place < _PICTURED else "",
+            )
+            for row in own
+        )
+        for place, own in enumerate(nearest.tolist())
+    ]
 
 
 def _unusual_features(

@@ -36,6 +36,7 @@ from noiseaudit.training.run import (
     run_training,
     statistics_by_epoch,
 )
+from noiseaudit.watching import Snapshot
 
 __all__ = [
     "HeldOutOptions",
@@ -137,11 +138,13 @@ def score_examples(
     held_out_options: HeldOutOptions = _DEFAULT_HELD_OUT,
     resume: bool = True,
     keep_trajectories: bool = False,
+    keep_features: bool = False,
     progress: bool = False,
 ) -> Scores:
     """Run or reuse in `folder` the stages that the detectors need, then rank.
 
-    The training run is always made: findings and the report come from it.
+    The training run is always made: findings and the report come from it. With `keep_features` it
+    leaves the features of its last epoch, whether or not a detector looks at them.
 
     Raises:
         ManifestMismatchError: if a stage in `folder` was made from other data or settings.
@@ -163,6 +166,12 @@ def score_examples(
                 f"{detector.name} is to measure every {getattr(detector, 'every', 1)}th epoch of "
                 f"{plan.recipe.epochs}: it would never"
             )
+    snapshots = {
+        snapshot
+        for detector in detectors
+        if isinstance(detector, SnapshotDetector)
+        for snapshot in detector.snapshots
+    }
     run = run_training(
         dataset,
         plan,
@@ -173,12 +182,7 @@ def score_examples(
             for detector in detectors
             if isinstance(detector, WatchingDetector)
         },
-        snapshots={
-            snapshot
-            for detector in detectors
-            if isinstance(detector, SnapshotDetector)
-            for snapshot in detector.snapshots
-        },
+        snapshots=snapshots | ({Snapshot("features")} if keep_features else set()),
         resume=resume,
         keep_trajectories=keep_trajectories,
         progress=progress,

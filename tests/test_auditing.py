@@ -293,6 +293,43 @@ def test_without_out_nothing_is_left_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_suspects_show_the_examples_most_alike(finished):
+    report, out = finished
+    first = report.document.suspects[0]
+    features = np.load(out / "training" / "snapshots" / "features_0008.npy")
+    row = int(np.flatnonzero(report.dataset.ids == first.sample_id)[0])
+    distance = np.square(features - features[row]).sum(axis=1)
+    distance[row] = np.inf
+    nearest = np.argsort(distance, kind="stable")[:5]
+    assert [near.sample_id for near in first.neighbours] == report.dataset.ids[nearest].tolist()
+    assert first.neighbours[0].thumbnail.startswith("data:image/png")
+    agree = [
+        near.label == suspect.suggested_label
+        for suspect in report.document.suspects[:100]
+        for near in suspect.neighbours
+    ]
+    assert np.mean(agree) > 0.8  # the suspects of digits are flips: their like are labelled right
+
+
+def test_neighbours_of_identical_examples_are_the_others():
+    data = small()
+    data.inputs[:20] = 1.0
+    report = na.audit(data, epochs=1)
+    for suspect in report.document.suspects:
+        near = [item.sample_id for item in suspect.neighbours]
+        assert len(set(near)) == 5
+        assert suspect.sample_id not in near
+
+
+def test_a_model_without_features_is_audited_all_the_same():
+    def model(input_shape, num_classes):
+        return nn.Sequential(
+            nn.Unflatten(1, (input_shape[0], 1)), nn.Conv1d(5, num_classes, 1), nn.Flatten()
+        )
+
+    assert not na.audit(small(), model=model, epochs=1).document.suspects[0].neighbours
+
+
 def test_vectors_show_their_most_unusual_features():
     data = small()
     data.inputs[7, 3] = 40

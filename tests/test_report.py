@@ -22,6 +22,7 @@ from noiseaudit.report import (
     CopyGroup,
     EpochSummary,
     Histogram,
+    Neighbour,
     PairSummary,
     ReportDocument,
     Suspect,
@@ -105,13 +106,25 @@ def full_document():
         pairs=(PairSummary("cat", "dog", 1), PairSummary("dog", "cat", 1)),
         suspects=(
             suspect(split="train", thumbnail=PNG, curve=(0.1, None, 0.25), scores=(("el2n", 0.5),)),
-            suspect(2, "dog", "", features=(("width", -2.5), ("height", None))),
+            suspect(
+                2,
+                "dog",
+                "",
+                features=(("width", -2.5), ("height", None)),
+                neighbours=(Neighbour(7, "cat", PNG), Neighbour(8, "dog")),
+            ),
         ),
         histograms=(Histogram("Loss", "cumulative_loss", (0.0, 1.0, 2.0), (8, 2), (0, 2)),),
         training=(EpochSummary(1, 2.0, 0.5), EpochSummary(2, 1.0, None)),
         settings=(("seed", "0"),),
         version="0.1.0",
     )
+
+
+def test_neighbours_are_evidence_with_pictures_where_they_have_one():
+    text = render(full_document())
+    assert 'class="other" title="id 7, labelled cat"><img' in text
+    assert 'title="id 8, labelled dog"><bdi>dog</bdi>' in text
 
 
 # Stored form

@@ -12,10 +12,26 @@ __all__ = [
     "EpochSummary",
     "FindingLine",
     "Histogram",
+    "Neighbour",
     "PairSummary",
     "ReportDocument",
     "Suspect",
 ]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An example that the model sees as much the same as a suspect.
+
+    Attributes:
+        sample_id: the example's identity in the whole source.
+        label: its class name as stored.
+        thumbnail: a `data:image/...` URI, or "" where it is not shown.
+    """
+
+    sample_id: int
+    label: str
+    thumbnail: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class Suspect:
         features: for vectors: name and standardised value of the most unusual features.
         curve: probability of the given label after each epoch; None where it was not seen.
         scores: detector name and its suspicion score.
+        neighbours: the nearest examples, the nearest first.
     """
 
     rank: int
@@ -51,6 +68,7 @@ class Suspect:
     features: tuple[tuple[str, float | None], ...] = ()
     curve: tuple[float | None, ...] = ()
     scores: tuple[tuple[str, float | None], ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True)

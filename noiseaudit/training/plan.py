@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import select_device
@@ -40,6 +41,7 @@ class TrainingPlan:
         threads: CPU threads; sums over another number differ in the last bits.
         structure: digest of the network that the model builds, since two factories may share
             their name.
+        has_features: whether it has a last linear layer, whose input are the features.
     """
 
     model: str | ModelFactory
@@ -48,6 +50,7 @@ class TrainingPlan:
     device: torch.device
     threads: int
     structure: str = ""
+    has_features: bool = True
 
     @property
     def model_name(self) -> str:
@@ -142,4 +145,5 @@ def make_plan(
         device=torch_device,
         threads=threads or torch.get_num_threads(),
         structure=hashlib.blake2b(str(network).encode(), digest_size=8).hexdigest(),
+        has_features=any(isinstance(module, nn.Linear) for module in network.modules()),
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from noiseaudit._io import NPZ_ERRORS, atomic_file, make_folder
+from noiseaudit._io import NPZ_ERRORS, make_folder, write_npy
 from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.projected_gradients import project_gradients
 from noiseaudit.watching import CleanView, GradientBatch, Snapshot
@@ -69,8 +69,7 @@ class SnapshotObserver:
         clean.visit_gradients(visit, lambda: self._write(name, torch.cat(list(found.values()))))
 
     def _write(self, name: str, values: Tensor) -> None:
-        with atomic_file(make_folder(self._folder) / f"{name}.npy") as file:
-            np.save(file, values.numpy(), allow_pickle=False)
+        write_npy(make_folder(self._folder) / f"{name}.npy", values.numpy())
 
     def compute(self) -> dict[str, NDArray[Any]]:
         """Nothing: what it records are files."""
