@@ -327,12 +327,43 @@ def recorder_overhead() -> str:
     return table(["", "ratio"], rows)
 
 
+COSTS = {  # what the README calls it
+    "digits": "`audit`, digits, 1,797 of 8 x 8",
+    "vectors_50000": "`audit`, 50,000 vectors of 128 numbers",
+    "photos_500": "`audit`, 500 photographs from scratch",
+    "fashion_mnist_10000": "`audit`, 10,000 grey pictures of 28 x 28",
+    "fashion_mnist_60000": "`audit`, 60,000 of them",
+    "cifar10_10000": "`audit`, 10,000 colour pictures of 32 x 32",
+    "cifar10_50000": "`audit`, 50,000 of them",
+    "clean_photos": "`clean`, 500 photographs",
+    "duplicates_50000": "`duplicates`, 50,000 of 32 x 32",
+    "cscores_10000": "`cscores`, 10,000 of 28 x 28, `mlp`, 100 models",
+}
+
+
+def costs() -> str:
+    """Seconds and memory of whole commands."""
+    parts = load("costs")["parts"]
+    rows = [
+        [
+            told,
+            *(
+                f"{parts[name][what]:,.0f}"
+                for what in ("seconds", "processor_seconds", "megabytes")
+            ),
+        ]
+        for name, told in COSTS.items()
+        if name in parts
+    ]
+    return table(["command", "seconds", "processor seconds", "MB"], rows)
+
+
 TABLES: tuple[Callable[[], str], ...] = (
     mnist, detection, curvature_step, curvature_cost, memorization,
     cscores_agreement, cscores_batching, cscores_detection, cscores_dynamics,
     proxies_agreement, proxies_detection, proxies_removal, memorization_profile,
     retraining, duplicates_scans, duplicates_planted, duplicates_harness,
-    recorder_overhead,
+    recorder_overhead, costs,
 )  # fmt: skip
 
 

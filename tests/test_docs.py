@@ -43,6 +43,7 @@ def test_readme_tables_are_what_the_results_give():
     [
         ("recorder_overhead.py", ["--preset", "smoke"]),
         ("threads.py", ["--preset", "smoke"]),
+        ("costs.py", ["--preset", "smoke", "--parts", "digits"]),
         ("detection.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "smoke", "--threads", "1"]),
         ("curvature.py", ["--preset", "gpu", "--parts", "table", "--smoke", "--threads", "1"]),
