@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,16 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("caches")
+    return (str(folder / str(number)) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or leaves anything in the user's own cache."""
-    monkeypatch.setenv("NOISEAUDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(_caches, monkeypatch):
+    """No test reads or leaves anything in the user's own cache; the folder is made when needed."""
+    monkeypatch.setenv("NOISEAUDIT_CACHE", next(_caches))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 import csv
 import json
-import subprocess
-import sys
+import resource
+import signal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from torch import nn
 
 import noiseaudit as na
 from noiseaudit.auditing import HEADLINE
+from noiseaudit.cli import main
 from noiseaudit.errors import ManifestMismatchError, OutputError, UnknownNameError, UsageError
 from noiseaudit.findings import find_issues
 from noiseaudit.label_noise import flip_uniform
@@ -360,18 +361,21 @@ def test_full_disk_in_the_middle_keeps_the_last_checkpoint(tmp_path, monkeypatch
     assert resumed.ranking.scores.tobytes() == expected.ranking.scores.tobytes()
 
 
-def test_a_really_full_disk_is_one_message(tmp_path):
+def test_a_really_full_disk_is_one_message(tmp_path, capsys):
     # RLIMIT_FSIZE makes every write past 20 kB fail as a full disk or quota would.
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "from noiseaudit.cli import main; import torch, pandas, noiseaudit.auditing; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
-        f"sys.exit(main(['audit', '--out', {str(tmp_path / 'o')!r}, '--epochs', '1', '--quiet']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "cannot be written: File too large" in done.stderr
+    arguments = ["audit", "--limit", "300", "--out", str(tmp_path / "o"), "--epochs", "1", "-q"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        code = main(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert code == 1
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert "cannot be written: File too large" in errors
 
 
 def test_detectors_on_held_out_probabilities_run_the_cross_validation_once(tmp_path, monkeypatch):

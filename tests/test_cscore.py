@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +34,7 @@ from noiseaudit.training.inputs import Inputs
 from noiseaudit.training.loop import train
 from noiseaudit.training.models import build_model
 from noiseaudit.training.recipes import Recipe
+from tests._processes import start_command, wait_until
 
 CPU = torch.device("cpu")
 FAST = {"epochs": 2, "executor": "serial"}
@@ -471,17 +469,14 @@ def test_workers_that_always_die_are_not_tried_for_ever(tmp_path, settings):
 def test_a_killed_driver_goes_on_where_it_was(tmp_path):
     out, options = tmp_path / "killed", {"runs": 12, "epochs": 6, "subset_ratio": (0.5, 0.7)}
     command = [
-        sys.executable, "-c", "import noiseaudit.cli as c; raise SystemExit(c.main())", "cscores",
-        "digits", "--limit", "300", "--runs", "12", "--epochs", "6", "--subset-ratio", "0.5,0.7",
-        "--executor", "serial", "--quiet", "--out", str(out),
+        "cscores", "digits", "--limit", "300", "--runs", "12", "--epochs", "6",
+        "--subset-ratio", "0.5,0.7", "--executor", "serial", "--quiet", "--out", str(out),
     ]  # fmt: skip
-    process = subprocess.Popen(command)
-    until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
-        if len([*out.glob("runs/*/run_*.npz")]) > 3:
-            process.kill()
-        time.sleep(0.002)
-    assert process.wait() == -signal.SIGKILL
+    process = start_command(command, tmp_path / "errors")
+    wait_until(lambda: len([*out.glob("runs/*/run_*.npz")]) > 3, process)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/run_*.npz")}
     assert 3 < len(kept) < 24
     assert not (out / "cscores.npz").exists()

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 
 import imagehash
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image, ImageEnhance
 import noiseaudit as na
 import noiseaudit.copy_scan
 import noiseaudit.picture_hashes as picture_hashes
+from noiseaudit.cli import main
 from noiseaudit.copies import Thumbnails, confirm
 from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import UNKNOWN, DuplicateGroups
@@ -21,8 +20,6 @@ from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
 from noiseaudit.hamming import hamming_pairs
 from noiseaudit.picture_hashes import HASHES, hash_pictures
-
-CLI = "from noiseaudit.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -521,15 +518,14 @@ def test_a_believed_label_reaches_the_ranking():
     assert found.suggested.tolist() == given.tolist()
 
 
-def test_command_line(tmp_path, photographs):
+def test_command_line(tmp_path, photographs, capsys):
     root = folder_of(tmp_path / "d", {f"train/a/{i}.png": photographs[i] for i in range(5)})
     folder_of(root, {f"train/b/{i}.png": photographs[i] for i in range(4, 8)})
     folder_of(root, {f"test/b/{i}.png": photographs[i] for i in range(7, 9)})
     out = tmp_path / "out"
-    command = [sys.executable, "-c", CLI, "duplicates", str(root), "--out", str(out)]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    command = ["duplicates", str(root), "--out", str(out)]
+    assert main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
     assert (summary["conflicts"], summary["leaks"], summary["spare_copies"]) == (1, 1, 1)
     with (out / "groups.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -542,11 +538,9 @@ def test_command_line(tmp_path, photographs):
     conflict = [row["sample_id"] for row in rows if row["conflict"] == "True"]
     assert {row["action"] for row in rows if row["conflict"] == "True"} == {"review"}
     np.savez(tmp_path / "cscores.npz", scores=np.ones(11), pred_probs=np.tile([0.1, 0.9], (11, 1)))
-    done = subprocess.run(
-        [*command, "--quiet", "--pred-probs", str(tmp_path / "cscores.npz")],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert main([*command, "--quiet", "--pred-probs", str(tmp_path / "cscores.npz")]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == shown.err == ""
     with (out / "groups.csv").open() as file:
         action = {row["sample_id"]: (row["label"], row["action"]) for row in csv.DictReader(file)}
     assert {action[row] for row in conflict} == {("a", "remove"), ("b", "keep")}

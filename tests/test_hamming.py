@@ -34,7 +34,7 @@ def codes_of(random, n, words, bits):
     return codes
 
 
-@pytest.mark.parametrize("cost", [0, 1e9], ids=["by chunks", "all with all"])
+@pytest.mark.parametrize("few", [0, 10**9], ids=["by chunks", "all with all"])
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -42,15 +42,23 @@ def codes_of(random, n, words, bits):
     shape=st.sampled_from([(1, 64), (1, 20), (1, 3), (4, 64)]),
     radius=st.integers(0, 19),
 )
-def test_every_pair_once_with_its_distance(cost, seed, n, shape, radius):
+def test_every_pair_once_with_its_distance(few, seed, n, shape, radius):
     codes = codes_of(np.random.default_rng(seed), n, *shape)
     others = codes[n // 3 :]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hamming, "_PROBE_COST", cost)
+        patch.setattr(hamming._Chunk, "candidates", lambda *_: 0)  # never too many
         patch.setattr(hamming, "_BLOCK", 500)
-        patch.setattr(hamming, "_FEW", 0)
+        patch.setattr(hamming, "_FEW", few)
         assert fast(codes, radius) == slow(codes, radius)
         assert fast(codes, radius, others) == slow(codes, radius, others)
+
+
+def test_where_chunks_lead_to_too_many_all_are_compared(monkeypatch):
+    codes = codes_of(np.random.default_rng(0), 80, 1, 20)
+    monkeypatch.setattr(hamming, "_FEW", 0)
+    monkeypatch.setattr(hamming, "_compare_near", None)
+    assert fast(codes, 6) == slow(codes, 6)
+    assert fast(codes, 6, codes[:30]) == slow(codes, 6, codes[:30])
 
 
 @pytest.mark.parametrize("radius", range(30))

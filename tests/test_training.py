@@ -1,8 +1,5 @@
 import copy
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -24,6 +21,7 @@ from noiseaudit.training.models import build_model
 from noiseaudit.training.plan import TrainingPlan
 from noiseaudit.training.recipes import OPTIMIZERS, SCHEDULES, Recipe, default_recipe
 from noiseaudit.training.run import run_training
+from tests._processes import start, wait_until
 
 CPU = torch.device("cpu")
 
@@ -441,43 +439,31 @@ def test_trajectories_keep_every_statistic_when_asked(tmp_path):
         assert set(stored.files) == set(run_.statistics)
 
 
-_KILLED = """
-import sys, torch
-from pathlib import Path
-torch.set_num_threads(1)
-import noiseaudit.class_sums
-from tests.test_training import pictures, plan, stage
-if sys.argv[2] == "files":
-    noiseaudit.class_sums._IN_MEMORY_BYTES = 0
-from noiseaudit.training.recipes import Recipe
-print("ready", flush=True)
-stage(Path(sys.argv[1]), pictures(300, colour=True), plan=plan(recipe=Recipe(9, batch_size=16)))
-print("done", flush=True)
-"""
+def train_for_long(out, sums):
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        if sums == "files":
+            patch.setattr("noiseaudit.class_sums._IN_MEMORY_BYTES", 0)
+        return stage(out, pictures(300, colour=True), plan=plan(recipe=Recipe(9, batch_size=16)))
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    return train_for_long(tmp_path_factory.mktemp("whole"), "memory")
 
 
 @pytest.mark.parametrize(("kill_at_epoch", "sums"), [(2, "memory"), (6, "files")])
-def test_resume_after_kill_gives_identical_statistics(tmp_path, kill_at_epoch, sums, monkeypatch):
-    process = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(tmp_path / "killed"), sums], stdout=subprocess.PIPE
-    )
-    trajectories = tmp_path / "killed" / "trajectories"
-    deadline = time.monotonic() + 60
-    while not (trajectories / f"epoch_{kill_at_epoch:04d}.npz").exists():
-        assert time.monotonic() < deadline, "the run never reached that epoch"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+def test_resume_after_kill_gives_identical_statistics(tmp_path, never_killed, kill_at_epoch, sums):
+    process = start(train_for_long, tmp_path / "killed", sums)
+    epoch = tmp_path / "killed" / "trajectories" / f"epoch_{kill_at_epoch:04d}.npz"
+    wait_until(epoch.exists, process)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "manifest.json").exists()
-    settings = {
-        "dataset": pictures(300, colour=True), "plan": plan(recipe=Recipe(9, batch_size=16))
-    }  # fmt: skip
-    if sums == "files":
-        monkeypatch.setattr("noiseaudit.class_sums._IN_MEMORY_BYTES", 0)
-        assert (tmp_path / "killed" / "class_sums_1.npy").exists()
-    resumed = stage(tmp_path / "killed", **settings)
+    assert (tmp_path / "killed" / "class_sums_1.npy").exists() == (sums == "files")
+    resumed, whole = train_for_long(tmp_path / "killed", sums), never_killed
     assert not (tmp_path / "killed" / "class_sums_1.npy").exists()
-    whole = stage(tmp_path / "whole", **settings)
     for name, values in whole.statistics.items():
         assert values.tobytes() == resumed.statistics[name].tobytes(), name
     assert np.array_equal(whole.correct_history, resumed.correct_history)

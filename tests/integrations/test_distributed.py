@@ -1,10 +1,7 @@
-"""Two processes with gloo on CPU: this one is rank 0, a child that runs this file is rank 1."""
+"""Two processes with gloo on CPU: this one is rank 0, a child is rank 1."""
 
-import subprocess
-import sys
 import warnings
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import noiseaudit as na
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError
 from noiseaudit.integrations.distributed import end_epoch, gather_recorder
+from tests._processes import start
 
 N, K, EPOCHS, WORLD = 7, 3, 3, 2
 LABELS = np.arange(N) % K
@@ -123,10 +121,11 @@ def everything(rank, folder):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    child = subprocess.Popen([sys.executable, __file__, str(folder)])
+    child = start(everything, 1, folder)
     try:
         results = everything(0, folder)
-        assert child.wait(60) == 0
+        child.join(60)
+        assert child.exitcode == 0
     finally:
         child.kill()
     return results, [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
@@ -173,7 +172,3 @@ def test_without_a_process_group_it_is_the_recorder_itself():
     end_epoch(recorder)
     assert recorder.epoch == 1
     assert gather_recorder(recorder) is recorder
-
-
-if __name__ == "__main__":
-    everything(1, Path(sys.argv[1]))
