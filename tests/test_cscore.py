@@ -460,7 +460,8 @@ def test_a_worker_that_dies_loses_only_what_it_was_at(tmp_path, settings, caplog
     assert "a worker process died" in caplog.text
 
 
-def test_workers_that_always_die_are_not_tried_for_ever(tmp_path, settings):
+def test_workers_that_always_die_are_not_tried_for_ever(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr("noiseaudit.cscore.executors._TRIES", 2)  # each starts two processes
     dying = {**settings, "model": AlwaysDies(tmp_path / "flag")}
     with pytest.raises(NoiseAuditError, match="worker processes die"):
         na.estimate_cscores(small(), executor="processes", workers=2, **dying)
