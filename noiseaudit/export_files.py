@@ -25,7 +25,8 @@ def write_table(cleaned: Cleaned, path: Path) -> str:
     become absolute. From pictures: path, label and split.
 
     Raises:
-        DataError: if pyarrow is needed and missing, or a name is not UTF-8.
+        DataError: if pyarrow is needed and missing, a name is not UTF-8, or lines of a .csv cannot
+            be told apart.
         OutputError: if it cannot be written.
     """
     kinds = (Path(cleaned.source).suffix.lower(), path.suffix)
@@ -51,7 +52,13 @@ def write_table(cleaned: Cleaned, path: Path) -> str:
 
 def _csv_from_csv(cleaned: Cleaned, path: Path) -> None:
     with Path(cleaned.source).open(encoding="utf-8-sig", newline="") as file:
-        header, *rows = [row for row in csv.reader(file) if row]
+        read = csv.reader(file)
+        header, *rows = [row for row in read if len(row) > 1 or "".join(row).strip()]
+    if len(rows) != len(cleaned.examples.labels):
+        raise DataError(
+            f"{cleaned.source} has {len(rows):,} rows, of which {len(cleaned.examples.labels):,} "
+            "were audited: remove lines that are almost empty, and audit it again"
+        )
     label = header.index(cleaned.label_column)
     place = None if cleaned.examples.sources is None else header.index(cleaned.path_column)
     written = cleaned.values_as_written([row[label] for row in rows])
