@@ -251,6 +251,7 @@ def audit(
         "command": "audit",
         "source": dataset.name,
         "origin": None if dataset.origin is None else asdict(dataset.origin),
+        "columns": None if dataset.columns is None else asdict(dataset.columns),
         "config": plan.config(dataset),
         "detectors": [detector.name for detector in chosen],
         "versions": package_versions(),

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from noiseaudit._validation import check_finite, check_ids, check_labels, check_same_length
 from noiseaudit.errors import DataError
 
-__all__ = ["LabeledDataset", "Origin", "Skipped", "digest_array"]
+__all__ = ["AS_ASKED", "LabeledDataset", "Origin", "Skipped", "TableColumns", "digest_array"]
 
+AS_ASKED = "as asked"  # why a column is left out that nobody need be warned of
 _BLOCK = 2**26  # bytes hashed at a time, so that a memory-mapped array is never read whole
 
 
@@ -36,6 +37,60 @@ class Skipped:
     sample_id: int
     source: str
     reason: str
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What became of the columns of a table of features; counts are of the whole table.
+
+    Attributes:
+        left_out: why a column is no feature, by name.
+        categories: how many different texts a column of categories holds, by name, and how many of
+            them are so rare that they share one feature.
+        missing: how many cells of a column are missing, by name: in columns of numbers they are
+            filled by the median, in those of categories they are one more.
+        changed: what else was done to a column of numbers, by name.
+    """
+
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    categories: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
+
+    def notes(self, limit: int = 10) -> tuple[str, ...]:
+        """A sentence for each that there is, naming at most `limit` columns."""
+        filled = {name: n for name, n in self.missing.items() if name not in self.categories}
+        unknown = {name: n for name, n in self.missing.items() if name in self.categories}
+        told = (
+            ("Columns that are no features and were left out", self.left_out),
+            ("Columns encoded as categories", {
+                name: f"{n:,}" + (f", the {rare:,} rarest as one" if rare else "")
+                for name, (n, rare) in self.categories.items()
+            }),
+            ("Missing numbers, filled by the median of their column", _cells(filled)),
+            ("Missing categories, taken as one of their own", _cells(unknown)),
+            ("Columns of numbers that were changed", self.changed),
+        )  # fmt: skip
+        return tuple(f"{what}: {_told(items, limit)}." for what, items in told if items)
+
+    @property
+    def warning(self) -> str:
+        """The notes on one line; empty where nothing was lost, filled or changed."""
+        has_rare = any(rare for _, rare in self.categories.values())
+        is_lost = any(reason != AS_ASKED for reason in self.left_out.values())
+        if not (is_lost or self.missing or self.changed or has_rare):
+            return ""
+        return " ".join(self.notes(5)) + " feature_columns and drop_columns choose otherwise"
+
+
+def _cells(counts: Mapping[str, int]) -> dict[str, str]:
+    return {name: f"{n:,} cell{'s' if n > 1 else ''}" for name, n in counts.items()}
+
+
+def _told(items: Mapping[str, str], limit: int) -> str:
+    shown = [f"{name!r} ({text})" for name, text in list(items.items())[:limit]]
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(shown) + more
 
 
 @dataclass(frozen=True)
@@ -71,6 +126,7 @@ class LabeledDataset:
         content: digest of `inputs` where the loader already knows one; else computed when asked.
         skipped: examples of the source that could not be read.
         origin: where `load` found it; None for what was in memory.
+        columns: what became of the columns of a table of features.
 
     Raises:
         DataError: if shapes, dtypes, lengths, labels, ids or values are not as above.
@@ -88,6 +144,7 @@ class LabeledDataset:
     content: str | None = None
     skipped: tuple[Skipped, ...] = ()
     origin: Origin | None = None
+    columns: TableColumns | None = None
 
     def __post_init__(self) -> None:
         n = check_same_length(inputs=self.inputs, labels=self.labels)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from noiseaudit.dataset import LabeledDataset, Origin
-from noiseaudit.errors import DataError
+from noiseaudit.errors import DataError, UsageError
 from noiseaudit.sources.arrays import (
     examples_from_arrays,
     examples_from_items,
@@ -29,6 +30,8 @@ from noiseaudit.sources.table import examples_from_table
 
 __all__ = ["load", "reopen"]
 
+_TABLES = (".csv", ".parquet")
+
 
 def load(
     source: Any,
@@ -40,6 +43,8 @@ def load(
     seed: int = 0,
     label_column: str = "label",
     path_column: str = "path",
+    feature_columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
     progress: bool = False,
@@ -56,7 +61,7 @@ def load(
             - a folder with one sub-folder of images per class, train/, val/ and test/ allowed
               above them;
             - a .csv or .parquet file with a column of labels, and either one of image paths or
-              numeric feature columns;
+              columns of numbers and categories, as features;
             - a .npz file with `x` and `y`, or `x_train`, `y_train` (and `val`, `test`), and
               perhaps `class_names`;
             - a tuple `(inputs, labels)` of array-likes;
@@ -70,6 +75,9 @@ def load(
         seed: of the draw that `limit` makes.
         label_column: name of a table's column of labels.
         path_column: name of a table's column of image paths.
+        feature_columns: names of a table's columns that are the features, whatever they look like;
+            None takes all that are numbers or categories, but for numbers of rows and the like.
+        drop_columns: names of columns of a table that are not to be features.
         image_size: side in pixels, 8..1024, that pictures are resized to. None keeps pictures of
             one size up to 64 pixels, and takes the median of all others, at most 64 on a CPU and
             128 on CUDA.
@@ -87,12 +95,14 @@ def load(
     """
     selection = Selection(split, limit, seed)
     options = PictureOptions(image_size, device, progress)
+    chosen = {"feature_columns": feature_columns, "drop_columns": drop_columns}
+    chosen = {option: _column_names(option, names, source) for option, names in chosen.items()}
     if isinstance(source, LabeledDataset):
         refuse_image_size(options)
         return select_from_dataset(source, selection)
     if not isinstance(source, str | os.PathLike):
         return build_dataset(_examples_in_memory(source, options), selection)
-    columns = {"label_column": label_column, "path_column": path_column}
+    columns = {"label_column": label_column, "path_column": path_column, **chosen}
     root = None if data_root is None else Path(data_root)
     is_named = isinstance(source, str) and source in NAMED
     try:
@@ -118,9 +128,20 @@ def reopen(origin: Origin) -> Examples:
     """
     told = origin.options
     options = PictureOptions(told.get("image_size"))
-    columns = {name: told[name] for name in ("label_column", "path_column")}
+    columns = {name: told.get(name) for name in ("feature_columns", "drop_columns")}
+    columns |= {name: told[name] for name in ("label_column", "path_column")}
     root = None if told.get("data_root") is None else Path(told["data_root"])
     return _open(origin.source, options, columns, root, download=False)
+
+
+def _column_names(option: str, names: Sequence[str] | None, source: Any) -> list[str] | None:
+    if names is None:
+        return None
+    if not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() not in _TABLES:
+        raise UsageError(f"{option} is for a table, a .csv or .parquet file")
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{option} must be a list of names of columns; got {names!r}")
+    return list(dict.fromkeys(names))
 
 
 def _examples_in_memory(source: Any, options: PictureOptions) -> Examples:
@@ -152,7 +173,7 @@ def _is_mapping(source: Any) -> bool:
 def _open(
     source: str | os.PathLike[str],
     options: PictureOptions,
-    columns: dict[str, str],
+    columns: dict[str, Any],
     data_root: Path | None,
     *,
     download: bool,
@@ -171,7 +192,7 @@ def _open(
     if path.is_dir():
         return examples_from_folder(path, options)
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".parquet"):
+    if suffix in _TABLES:
         return examples_from_table(path, options, **columns)
     if suffix == ".npz":
         return examples_from_npz(path, options)

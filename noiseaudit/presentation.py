@@ -153,9 +153,11 @@ def _facts(dataset: LabeledDataset) -> tuple[tuple[str, str], ...]:
 
 
 def _notes(dataset: LabeledDataset) -> tuple[str, ...]:
-    notes = []
+    notes: list[str] = []
     if dataset.skipped:
         notes.append(f"{len(dataset.skipped):,} files could not be read; see skipped.csv.")
+    if dataset.columns is not None:
+        notes += dataset.columns.notes()
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     lonely = [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 1]
     if lonely:

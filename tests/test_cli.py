@@ -174,6 +174,16 @@ def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(tmp_path):
     assert main([*arguments, "-q"]) == 0
 
 
+def test_columns_of_a_table_are_chosen(table, tmp_path):
+    out = str(tmp_path / "o")
+    names = table.read_text().splitlines()[0].split(",")[:-1]
+    chosen = ["--feature-columns", ", ".join(names), "--drop-columns", names[1]]
+    assert main(["audit", str(table), "--out", out, "--epochs", "1", "--quiet", *chosen]) == 0
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    assert manifest["columns"]["left_out"] == {names[1]: "as asked"}
+    assert manifest["origin"]["options"]["feature_columns"] == names
+
+
 def test_wrong_options_are_found_before_the_data_is_read(tmp_path, capsys):
     nowhere = str(tmp_path / "nowhere")
     for wrong in (["--detectors", "x"], ["--model", "x"], ["--augmentation", "x"],

@@ -73,6 +73,8 @@ def cscores(
     download: options.Download = False,
     label_column: options.LabelColumn = "label",
     path_column: options.PathColumn = "path",
+    feature_columns: options.FeatureColumns = None,
+    drop_columns: options.DropColumns = None,
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
     threads: Annotated[
@@ -122,6 +124,8 @@ def cscores(
             seed=seed,
             label_column=label_column,
             path_column=path_column,
+            feature_columns=options.names(feature_columns),
+            drop_columns=options.names(drop_columns),
             image_size=image_size,
             device=device,
             progress=not quiet,

@@ -36,6 +36,8 @@ def memorization(
     download: options.Download = False,
     label_column: options.LabelColumn = "label",
     path_column: options.PathColumn = "path",
+    feature_columns: options.FeatureColumns = None,
+    drop_columns: options.DropColumns = None,
     image_size: options.ImageSize = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -67,6 +69,8 @@ def memorization(
             seed=seed,
             label_column=label_column,
             path_column=path_column,
+            feature_columns=options.names(feature_columns),
+            drop_columns=options.names(drop_columns),
             image_size=image_size,
             progress=not quiet,
         )

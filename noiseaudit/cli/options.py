@@ -35,6 +35,13 @@ Split = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only N examples, stratified by class.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of labels in a table.")]
 PathColumn = Annotated[str, typer.Option(help="Column of image paths in a table.")]
+FeatureColumns = Annotated[
+    str | None,
+    typer.Option(help="Columns of a table that are the features (default: all that can be)."),
+]
+DropColumns = Annotated[
+    str | None, typer.Option(help="Columns of a table that are no features, joined by commas.")
+]
 ImageSize = Annotated[
     int | None,
     typer.Option(help="Side in pixels that picture files are brought to (default: automatic)."),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit.dataset import LabeledDataset, Skipped
+from noiseaudit.dataset import LabeledDataset, Skipped, TableColumns
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError, check_name
 from noiseaudit.images import check_image_size
 from noiseaudit.seeding import generator
@@ -178,6 +178,7 @@ class Examples:
     sources: NDArray[np.str_] | None = None
     root: Path | None = None
     feature_names: tuple[str, ...] | None = None
+    columns: TableColumns | None = None
 
 
 def build_dataset(examples: Examples, selection: Selection) -> LabeledDataset:
@@ -201,6 +202,8 @@ def build_dataset(examples: Examples, selection: Selection) -> LabeledDataset:
     if skipped:
         labels, names = _without_lost_classes(labels, examples.labels[rows], names)
     _check_classes(labels, names, warn=True)
+    if examples.columns is not None and (told := examples.columns.warning):
+        warnings.warn(told, NoiseAuditWarning, stacklevel=2)
     return LabeledDataset(
         inputs=inputs.array,
         labels=labels,
@@ -213,6 +216,7 @@ def build_dataset(examples: Examples, selection: Selection) -> LabeledDataset:
         feature_names=examples.feature_names,
         content=inputs.content,
         skipped=skipped,
+        columns=examples.columns,
     )
 
 

@@ -6,6 +6,7 @@ import difflib
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._validation import first_rows
-from noiseaudit.errors import DataError, NoiseAuditWarning
+from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError
 from noiseaudit.sources.arrays import as_vectors, refuse_image_size
+from noiseaudit.sources.column_texts import MISSING
+from noiseaudit.sources.columns import ColumnChoice, encode_columns
 from noiseaudit.sources.examples import Examples, Inputs, PictureOptions, listed, split_name
 from noiseaudit.sources.folder import picture_reader
 from noiseaudit.sources.labels import encode_labels, encode_texts
@@ -27,19 +30,23 @@ __all__ = ["examples_from_table", "read_table"]
 logger = logging.getLogger(__name__)
 
 _SPLIT = "split"
-_UNNAMED = re.compile(r"Unnamed: \d+")  # how pandas calls the row numbers that it once wrote
-_IDENTIFIER = re.compile(r"(^|_)(id|idx|index)$", re.IGNORECASE)
-_MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "None", "null", "NULL", "<NA>", "#N/A"]
 
 
 def examples_from_table(
-    path: Path, options: PictureOptions, *, label_column: str = "label", path_column: str = "path"
+    path: Path,
+    options: PictureOptions,
+    *,
+    label_column: str = "label",
+    path_column: str = "path",
+    feature_columns: Sequence[str] | None = None,
+    drop_columns: Sequence[str] | None = None,
 ) -> Examples:
     """Examples from a table whose rows are one example each; ids are 0-based row numbers.
 
     With a column `path_column` the inputs are those pictures (paths relative to the table's folder,
-    or absolute); without it they are all numeric columns but the label. A column `split` whose
-    values are all train, val or test is the split.
+    or absolute); without it, or if `feature_columns` are named, they are columns of numbers and
+    categories: `encode_columns`. A column `split` whose values are all train, val or test is the
+    split.
 
     Raises:
         DataError: if the file cannot be read, a column is missing, or labels or features are.
@@ -65,9 +72,14 @@ def examples_from_table(
     split = None if label_column == _SPLIT else _split(frame)
     others = [name for name in columns if name != label_column]
     others = [name for name in others if split is None or name != _SPLIT]
-    if path_column in columns:
+    if path_column in columns and feature_columns is None:
+        if drop_columns is not None:
+            raise UsageError(
+                f"drop_columns is for features, and the inputs are pictures in {path_column!r}"
+            )
         return _of_pictures(path, frame[path_column], (codes, names), split, options)
-    return _of_features(path, frame[others], (codes, names), split, options, path_column)
+    choice = ColumnChoice(feature_columns, drop_columns, no_paths=path_column not in columns)
+    return _of_features(path, frame[others], (codes, names), split, options, choice)
 
 
 def read_table(path: Path, texts: tuple[str, ...]) -> pd.DataFrame:
@@ -107,55 +119,17 @@ def _of_features(
     labels: tuple[NDArray[np.int64], tuple[str, ...]],
     split: NDArray[np.str_] | None,
     options: PictureOptions,
-    path_column: str,
+    choice: ColumnChoice,
 ) -> Examples:
-    from pandas.api.types import is_complex_dtype, is_numeric_dtype
-
-    def is_feature(name: str) -> bool:
-        dtype = frame[name].dtype
-        is_number = is_numeric_dtype(dtype) and not is_complex_dtype(dtype)
-        return is_number and not _UNNAMED.fullmatch(name) and not _is_identifier(frame[name])
-
-    features = [name for name in frame.columns if is_feature(name)]
-    ignored = [name for name in frame.columns if name not in features]
-    if not features:
-        raise DataError(
-            f"it has neither a column {path_column!r} of image paths nor numeric columns; besides "
-            f"the labels it has {listed(ignored) or 'nothing'} (--path-column names the paths)"
-        )
-    if ignored:
-        warnings.warn(
-            f"columns {listed(ignored)} are no features and are ignored: not numeric, or "
-            "numbers of rows (in a table sorted by class they would give the label away)",
-            NoiseAuditWarning,
-            stacklevel=2,
-        )
     refuse_image_size(options)
-    matrix = frame[features].to_numpy(dtype=np.float64, na_value=np.nan)
-    for column, name in enumerate(features):
-        bad = ~np.isfinite(matrix[:, column])
-        if bad.any():
-            raise DataError(
-                f"column {name!r} has no finite number (missing, NaN or infinity) in "
-                f"{first_rows(bad)}: drop or fill these rows"
-            )
+    features = encode_columns(frame, labels[0], choice)
     return Examples(
         *labels,
-        lambda rows: Inputs(as_vectors(matrix[rows])),
+        lambda rows: Inputs(as_vectors(features.matrix[rows])),
         name=path.stem,
         split=split,
-        feature_names=tuple(features),
-    )
-
-
-def _is_identifier(column: pd.Series) -> bool:
-    """Whether it is called an id or index and holds another whole number in every row."""
-    from pandas.api.types import is_integer_dtype
-
-    return (
-        _IDENTIFIER.search(str(column.name)) is not None
-        and is_integer_dtype(column.dtype)
-        and bool(column.is_unique)
+        feature_names=features.names,
+        columns=features.columns,
     )
 
 
@@ -169,7 +143,7 @@ def _split(frame: pd.DataFrame) -> NDArray[np.str_] | None:
     row = names.index(None)
     warnings.warn(
         f"column 'split' does not hold train, val or test only (row {row} has "
-        f"{frame[_SPLIT].iloc[row]!r}): it is not used as the split",
+        f"{frame[_SPLIT].iloc[row]!r}): it is a column like any other",
         NoiseAuditWarning,
         stacklevel=2,
     )
@@ -205,7 +179,7 @@ def _read_csv(path: Path, texts: tuple[str, ...]) -> pd.DataFrame:
                 low_memory=False,
                 dtype={column: object for column in header.columns if column in texts},
                 keep_default_na=False,
-                na_values=dict.fromkeys(plain, _MISSING),
+                na_values={column: list(MISSING) for column in plain},
             )
     except pd.errors.EmptyDataError as error:
         raise DataError("it is empty") from error
