@@ -37,7 +37,9 @@ LabelColumn = Annotated[str, typer.Option(help="Column of labels in a table.")]
 PathColumn = Annotated[str, typer.Option(help="Column of image paths in a table.")]
 FeatureColumns = Annotated[
     str | None,
-    typer.Option(help="Columns of a table that are the features (default: all that can be)."),
+    typer.Option(
+        help="Columns of a table that are its features, by commas (default: all that can be)."
+    ),
 ]
 DropColumns = Annotated[
     str | None, typer.Option(help="Columns of a table that are no features, joined by commas.")
