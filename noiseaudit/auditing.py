@@ -204,8 +204,8 @@ def audit(
         out: folder for results and checkpoints; without it nothing is kept, and an interrupted
             audit starts again from the beginning.
         detectors: names, or instances where options are wanted; default: all that a training run
-            serves at no further cost. The first is the headline
-            unless `cumulative_loss` is among them.
+            serves at no further cost, and of vectors those that look at embeddings. The first is
+            the headline unless `cumulative_loss` is among them.
         folds: of the cross-validation, which is run only if a chosen detector needs
             out-of-sample `pred_probs`.
         runs: models of the C-scores, which are trained only if a chosen detector needs them.
@@ -234,8 +234,8 @@ def audit(
     """
     check_options(detectors, model, device, augmentation, recipe)
     held_out = HeldOutOptions(folds, runs, subset_ratio)
-    chosen = choose_detectors(detectors)
     dataset = load(source, seed=seed, device=device, progress=progress)
+    chosen = choose_detectors(detectors, dataset)
     plan = make_plan(
         dataset,
         model=model,

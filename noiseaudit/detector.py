@@ -20,10 +20,12 @@ from noiseaudit.watching import Observer, Snapshot
 
 __all__ = [
     "Detector",
+    "EmbeddingDetector",
     "SnapshotDetector",
     "WatchingDetector",
     "create_detectors",
     "detector_types",
+    "needs_of",
     "training_statistics",
 ]
 
@@ -44,7 +46,8 @@ class Detector(Protocol):
     """What a high score means, in one line."""
     needs: ClassVar[tuple[str, ...]]
     """What must have run: "training", "watching" (that with its own observer), "snapshots" (that
-    with what `SnapshotDetector` asks for), "pred_probs", "cscores", or nothing but "inputs"."""
+    with what `SnapshotDetector` asks for), "pred_probs", "cscores", or nothing but "inputs" or
+    "embeddings". See `needs_of`."""
     cost: ClassVar[str]
     """Cost beyond what the stages it needs cost anyway."""
     source: ClassVar[str]
@@ -75,6 +78,22 @@ class SnapshotDetector(Detector, Protocol):
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """All that it looks at."""
+
+
+@runtime_checkable
+class EmbeddingDetector(Detector, Protocol):
+    """A detector that may look at embeddings instead, where examples have any."""
+
+    @property
+    def needs_with_embeddings(self) -> tuple[str, ...]:
+        """What it needs then."""
+
+
+def needs_of(detector: Detector, *, has_embeddings: bool) -> tuple[str, ...]:
+    """What must have run for a detector, on data whose examples have embeddings or have none."""
+    if has_embeddings and isinstance(detector, EmbeddingDetector):
+        return detector.needs_with_embeddings
+    return detector.needs
 
 
 @cache

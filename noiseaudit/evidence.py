@@ -31,6 +31,7 @@ class Evidence:
         pred_probs: (n, k) float32, out-of-sample: of models that did not train on the example.
         cscores: (n,) arrays of C-scores by name: see `CScores.detector_arrays`.
         inputs: (n, ...) the examples themselves, uint8 pictures or float vectors.
+        embeddings: (n, d) float32 vectors of an encoder, or the inputs where they are vectors.
         snapshots: (n, d) float32 arrays by (kind, epoch), of the model at an epoch's end: see
             `Snapshot`; epoch None is the last.
         device: where detectors that compute for long do so, "cpu" or "cuda".
@@ -46,6 +47,7 @@ class Evidence:
     pred_probs: NDArray[np.float32] | None = None
     cscores: Mapping[str, NDArray[Any]] | None = None
     inputs: NDArray[Any] | None = None
+    embeddings: NDArray[np.float32] | None = None
     snapshots: Mapping[tuple[str, int | None], NDArray[np.float32]] = field(default_factory=dict)
     device: str = "cpu"
     reused_seconds: list[float] = field(default_factory=list)
@@ -130,6 +132,18 @@ class Evidence:
         if flat.dtype == np.uint8:
             points /= 255
         return points
+
+    def vectors(self) -> NDArray[np.float32]:
+        """The embeddings.
+
+        Raises:
+            DataError: if there are none.
+        """
+        if self.embeddings is None:
+            raise DataError(
+                "embeddings: none were recorded; they take an encoder, or a data set of vectors"
+            )
+        return self.embeddings
 
     def shared(self, key: Hashable, compute: Callable[[], _Value]) -> _Value:
         """What `compute` gives, computed once for all detectors that ask for `key`."""

@@ -26,7 +26,7 @@ from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
 from noiseaudit.report.plots import plot_auroc, plot_removal_by_epoch, plot_scores
 from noiseaudit.retraining import arm_names, split_off_test
-from noiseaudit.scoring import HeldOutOptions, check_options
+from noiseaudit.scoring import HeldOutOptions, check_options, choose_detectors
 from noiseaudit.training.plan import TrainingPlan, make_plan
 from noiseaudit.workspace import output_folder
 
@@ -78,7 +78,7 @@ def run_experiment(
         seeds: of the noise and of training alike.
         out: folder for results; a finished cell in it is reused.
         detectors: names, or instances where options are wanted; default: all, also those that cost
-            more than the training run.
+            more than the training run; of pictures not those that need embeddings.
         folds: of the cross-validation.
         runs: models of the C-scores, where a detector needs them.
         subset_ratio: share of the data that each of those trains on.
@@ -112,13 +112,14 @@ def run_experiment(
         )
     if retraining is None and (len(retrain_by) or test is not None):
         raise UsageError("retrain_by and test are for retrain; set it too")
-    asked = create_detectors(detectors)
-    reported = [detector.name for detector in asked]
     selectors = [detector.name for detector in create_detectors(retrain_by)]
-    chosen = create_detectors([*asked, *(name for name in selectors if name not in reported)])
     cells = _grid(noise, rates, seeds)
     device = training.get("device", "auto")
     dataset = load(source, device=device, progress=progress)
+    asked = choose_detectors(detectors, dataset, costly=True)
+    reported = [detector.name for detector in asked]
+    further = [name for name in selectors if name not in reported]
+    chosen = choose_detectors([*asked, *further], dataset)
     if retraining is not None:
         given = None if test is None else load(test, device=device, progress=progress)
         dataset, test = split_off_test(dataset, given)

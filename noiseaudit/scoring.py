@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.cscore.estimate import draw_subsets, make_job
 from noiseaudit.cscore.plan import as_fraction
@@ -22,6 +25,7 @@ from noiseaudit.detector import (
     SnapshotDetector,
     WatchingDetector,
     create_detectors,
+    needs_of,
     training_statistics,
 )
 from noiseaudit.errors import UsageError
@@ -118,15 +122,56 @@ def check_options(
     Raises:
         UsageError: naming the option.
     """
-    if not choose_detectors(detectors):
+    if not create_detectors(detectors):
         raise UsageError("detectors is empty; name at least one, or leave it out for all")
     check_training_options(model, device, augmentation, recipe)
 
 
-def choose_detectors(names: Sequence[str | Detector] | None) -> list[Detector]:
-    """As `create_detectors`; None means all that one training run serves at no further cost."""
+def choose_detectors(
+    names: Sequence[str | Detector] | None, dataset: LabeledDataset, *, costly: bool = False
+) -> list[Detector]:
+    """As `create_detectors`; None means all that can be had for a data set.
+
+    That is at no further cost than one training run and, where examples have embeddings, looking at
+    those; all the others too if `costly`.
+
+    Raises:
+        UsageError: if a detector was named that needs embeddings, and there are none.
+    """
     chosen = create_detectors(names)
-    return chosen if names is not None else [d for d in chosen if set(d.needs) <= {"training"}]
+    if names is not None:
+        _stage_needs(chosen, dataset)
+        return chosen
+    has_embeddings = _embeddings(dataset) is not None
+    needs = {d.name: set(needs_of(d, has_embeddings=has_embeddings)) for d in chosen}
+    if costly:
+        return [d for d in chosen if has_embeddings or "embeddings" not in needs[d.name]]
+    served = {"training", "embeddings"} if has_embeddings else {"training"}
+    return [d for d in chosen if needs[d.name] <= served]
+
+
+def _embeddings(dataset: LabeledDataset) -> NDArray[np.float32] | None:
+    """Vectors are their own embeddings."""
+    return dataset.inputs if dataset.kind == "vectors" else None
+
+
+def _stage_needs(
+    detectors: Sequence[Detector], dataset: LabeledDataset
+) -> dict[str, tuple[str, ...]]:
+    """By detector name, what must run for it.
+
+    Raises:
+        UsageError: if one needs embeddings, and there are none.
+    """
+    has_embeddings = _embeddings(dataset) is not None
+    needs = {d.name: needs_of(d, has_embeddings=has_embeddings) for d in detectors}
+    for name, wanted in needs.items():
+        if "embeddings" in wanted and not has_embeddings:
+            raise UsageError(
+                f"{name} looks at embeddings, and {dataset.name} has pictures; it takes an "
+                "encoder: --encoder efficientnet_lite0"
+            )
+    return needs
 
 
 def score_examples(
@@ -154,7 +199,9 @@ def score_examples(
         dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
         plan.recipe.epochs, plan.recipe.augmentation, plan.device.type, plan.threads,
     )  # fmt: skip
-    needs_cscores = any("cscores" in detector.needs for detector in detectors)
+    needs = _stage_needs(detectors, dataset)
+    needed = set().union(*needs.values())
+    needs_cscores = "cscores" in needed
     if needs_cscores and held_out_options.runs < held_out_options.least_runs:
         raise UsageError(
             f"{held_out_options.runs} runs at subset ratio {held_out_options.subset_ratio:g} leave "
@@ -169,7 +216,7 @@ def score_examples(
     snapshots = {
         snapshot
         for detector in detectors
-        if isinstance(detector, SnapshotDetector)
+        if isinstance(detector, SnapshotDetector) and "snapshots" in needs[detector.name]
         for snapshot in detector.snapshots
     }
     run = run_training(
@@ -190,7 +237,7 @@ def score_examples(
     held_out = None
     if not resume:
         shutil.rmtree(folder / "crossval", ignore_errors=True)
-    if any("pred_probs" in detector.needs for detector in detectors):
+    if "pred_probs" in needed:
         held_out = cross_validate(
             dataset, plan, folder / "crossval", folds=held_out_options.folds, progress=progress
         )
@@ -219,6 +266,7 @@ def score_examples(
         "watching": run.training_seconds + run.watching_seconds,
         "snapshots": run.training_seconds + run.watching_seconds,
         "inputs": 0.0,
+        "embeddings": 0.0,
         "pred_probs": 0.0 if held_out is None else sum(held_out.seconds),
         "cscores": cscore_seconds or 0.0,
     }
@@ -228,7 +276,7 @@ def score_examples(
         evidence.reused_seconds.clear()
         rankings[detector.name] = detector.rank(evidence)
         own = time.perf_counter() - began + sum(evidence.reused_seconds)
-        seconds[detector.name] = own + sum(stages[need] for need in detector.needs)
+        seconds[detector.name] = own + sum(stages[need] for need in needs[detector.name])
     return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds)
 
 
@@ -239,6 +287,7 @@ def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evid
         num_classes=dataset.num_classes,
         seed=plan.seed,
         inputs=dataset.inputs,
+        embeddings=_embeddings(dataset),
         device=plan.device.type,
         **found,
     )

@@ -43,6 +43,7 @@ def evidence(n=20, epochs=6, seed=0, **changes):
         "pred_probs": random.dirichlet(np.ones(4), n).astype(np.float32),
         "cscores": {name: random.random(n) for name in CSCORES},
         "inputs": random.random((n, 5)).astype(np.float32),
+        "embeddings": random.normal(size=(n, 6)).astype(np.float32),
         "snapshots": {
             ("features", None): random.normal(size=(n, 6)).astype(np.float32),
             ("logits", None): random.normal(size=(n, 4)).astype(np.float32),
@@ -192,6 +193,7 @@ def test_describes_itself(name):
 def test_gives_one_finite_score_per_id_and_changes_nothing(name):
     given = evidence()
     everything = {**given.statistics, **given.snapshots, "inputs": given.inputs}
+    everything["embeddings"] = given.embeddings
     copies = {key: values.copy() for key, values in everything.items()}
     ranking = one(name).rank(given)
     assert ranking.detector == name
@@ -220,6 +222,7 @@ def test_order_of_rows_does_not_matter(name):
         pred_probs=given.pred_probs[shuffled],
         cscores={key: values[shuffled] for key, values in given.cscores.items()},
         inputs=given.inputs[shuffled],
+        embeddings=given.embeddings[shuffled],
         snapshots={key: values[shuffled] for key, values in given.snapshots.items()},
     )
     assert one(name).rank(moved).top(20).tolist() == one(name).rank(given).top(20).tolist()
@@ -229,7 +232,7 @@ def test_order_of_rows_does_not_matter(name):
 def test_takes_read_only_arrays(name):
     given = evidence()
     arrays = [*given.statistics.values(), *given.cscores.values(), given.pred_probs]
-    arrays += [*given.snapshots.values(), given.inputs]
+    arrays += [*given.snapshots.values(), given.inputs, given.embeddings]
     for values in (*arrays, given.correct_history, given.labels, given.ids):
         values.flags.writeable = False
     assert len(one(name).rank(given)) == 20
