@@ -120,7 +120,7 @@ def test_a_finished_audit_is_reused_and_more_detectors_only_rerank(tmp_path, mon
     assert set(more.rankings) > set(first.rankings)
     assert more.ranking.scores.tobytes() == first.ranking.scores.tobytes()
     header = (tmp_path / "o" / "ranking.csv").read_text().splitlines()[0].split(",")
-    assert header[8:] == FREE
+    assert header[8:] == sorted([*FREE, "knn_disagreement", "loo_consistency"])
 
 
 def test_headline_is_the_first_detector_when_cumulative_loss_is_not_asked_for():

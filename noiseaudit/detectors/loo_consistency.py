@@ -44,7 +44,7 @@ class LooConsistency:
     rounds: int = 1
 
     name: ClassVar[str] = "loo_consistency"
-    summary: ClassVar[str] = "a ridge on all other embeddings scores another class higher"
+    summary: ClassVar[str] = "the given label is unlikely to a ridge on all other embeddings"
     needs: ClassVar[tuple[str, ...]] = ("embeddings",)
     cost: ClassVar[str] = "one matrix decomposition or two"
     source: ClassVar[str] = "Allen, Technometrics 1974; Jiang et al., ICML 2021, section 2"
