@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from noiseaudit._validation import check_finite, check_ids, check_labels, check_same_length
 from noiseaudit.errors import DataError
 
-__all__ = ["AS_ASKED", "LabeledDataset", "Origin", "Skipped", "TableColumns", "digest_array"]
+__all__ = [
+    "AS_ASKED",
+    "LabeledDataset",
+    "Origin",
+    "Originals",
+    "Skipped",
+    "TableColumns",
+    "digest_array",
+]
 
 AS_ASKED = "as asked"  # why a column is left out that nobody need be warned of
 _BLOCK = 2**26  # bytes hashed at a time, so that a memory-mapped array is never read whole
@@ -109,6 +117,39 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
+class Originals:
+    """What is known of pictures before they were reduced, found by id; their pixels are not kept.
+
+    Attributes:
+        ids: (m,) int64, ascending.
+        digests: (m, 16) uint8, of a file's bytes or an item's pixels.
+        sizes: (m, 2) int64, width and height.
+        items: the map-style data set that has them as `items[id][0]`; None of files, and once
+            pickled.
+    """
+
+    ids: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
+    items: Any = None
+
+    def find(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The position of each of `ids`, or -1 where it is not known."""
+        if not len(self.ids):
+            return np.full(len(ids), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[place] == ids, place, -1)
+
+    def subset(self, ids: NDArray[np.int64]) -> Originals:
+        """Those of `ids` alone."""
+        kept = np.isin(self.ids, ids)
+        return replace(self, ids=self.ids[kept], digests=self.digests[kept], sizes=self.sizes[kept])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "items": None}
+
+
+@dataclass(frozen=True, eq=False)
 class LabeledDataset:
     """A labelled dataset; *row* is a position in it, *id* survives subset, limit and export.
 
@@ -127,6 +168,7 @@ class LabeledDataset:
         skipped: examples of the source that could not be read.
         origin: where `load` found it; None for what was in memory.
         columns: what became of the columns of a table of features.
+        originals: the pictures before `load` reduced them, where they are more than `inputs`.
 
     Raises:
         DataError: if shapes, dtypes, lengths, labels, ids or values are not as above.
@@ -145,6 +187,7 @@ class LabeledDataset:
     skipped: tuple[Skipped, ...] = ()
     origin: Origin | None = None
     columns: TableColumns | None = None
+    originals: Originals | None = None
 
     def __post_init__(self) -> None:
         n = check_same_length(inputs=self.inputs, labels=self.labels)
@@ -197,6 +240,7 @@ class LabeledDataset:
             sources=None if self.sources is None else self.sources[index],
             split=None if self.split is None else self.split[index],
             content=None,
+            originals=None if self.originals is None else self.originals.subset(self.ids[index]),
         )
 
     def with_labels(self, labels: ArrayLike) -> LabeledDataset:

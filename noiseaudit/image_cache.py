@@ -53,12 +53,14 @@ class Pictures:
         kept: (m,) positions in the list of files asked for, in order.
         reasons: for each position that could not be read, why.
         key: digest of what was decoded, how.
+        headers: of the kept files, in order.
     """
 
     pixels: NDArray[np.uint8]
     kept: NDArray[np.int64]
     reasons: dict[int, str]
     key: str
+    headers: tuple[Header, ...]
 
 
 def load_pictures(
@@ -107,7 +109,7 @@ def load_pictures(
     if pixels is None or not len(pixels):
         raise DataError(_none_readable(files, reasons))
     kept = np.array([i for i in readable if i not in reasons], dtype=np.int64)
-    return Pictures(pixels, kept, reasons, key)
+    return Pictures(pixels, kept, reasons, key, tuple(headers[i] for i in kept.tolist()))
 
 
 def picture_headers(

@@ -190,7 +190,7 @@ def decode_picture(path: Path, size: tuple[int, int], *, grey: bool) -> NDArray[
     return np.asarray(_resized(picture, size))
 
 
-def open_picture(data: bytes) -> tuple[Image.Image, NDArray[Any] | None]:
+def open_picture(data: bytes, side: int | None = None) -> tuple[Image.Image, NDArray[Any] | None]:
     """The first frame of a picture file in full size and upright: L or RGB, by the same rules.
 
     With it the pixels by which it is identical to another: with their transparency and all their
@@ -198,11 +198,14 @@ def open_picture(data: bytes) -> tuple[Image.Image, NDArray[Any] | None]:
 
     Args:
         data: the file's bytes.
+        side: decode a JPEG reduced, to no less than twice this; its pixels identify nothing then.
 
     Raises:
         OSError: and the rest of `UNREADABLE`, if it cannot be read.
     """
     with Image.open(io.BytesIO(data)) as image:
+        if side is not None:
+            image.draft(None, (2 * side, 2 * side))
         frames = getattr(image, "n_frames", 1)
         upright = _upright(image)
         picture = _to_eight_bits(upright)

@@ -13,7 +13,6 @@ from noiseaudit.dataset import LabeledDataset, Origin
 from noiseaudit.errors import DataError, UsageError
 from noiseaudit.sources.arrays import (
     examples_from_arrays,
-    examples_from_items,
     examples_from_npz,
     refuse_image_size,
 )
@@ -25,6 +24,7 @@ from noiseaudit.sources.examples import (
     select_from_dataset,
 )
 from noiseaudit.sources.folder import examples_from_folder
+from noiseaudit.sources.items import examples_from_items
 from noiseaudit.sources.named import NAMED, examples_by_name
 from noiseaudit.sources.table import examples_from_table
 

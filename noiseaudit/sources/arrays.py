@@ -15,11 +15,15 @@ from PIL import Image
 
 from noiseaudit._validation import check_finite, check_same_length
 from noiseaudit.errors import DataError, NoiseAuditWarning
-from noiseaudit.images import composite_on_white, resize_array, working_size
+from noiseaudit.images import composite_on_white
 from noiseaudit.sources.examples import SPLITS, Examples, Inputs, PictureOptions, listed
 from noiseaudit.sources.labels import encode_labels, label_array
 
-__all__ = ["as_inputs", "examples_from_arrays", "examples_from_items", "examples_from_npz"]
+__all__ = [
+    "as_inputs",
+    "examples_from_arrays",
+    "examples_from_npz",
+]
 
 _BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -96,8 +100,8 @@ def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype.kind in "iu" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
     if array.dtype.kind == "f" and low >= 0 and high <= 1:
-        _warn_of_floats()
-        return _times_255(array)
+        warn_of_floats()
+        return times_255(array)
     raise DataError(
         f"images must be integers in 0..255 or floats in [0, 1]; got {array.dtype} from {low} to "
         f"{high}: scale them back, or pass what they are features of as vectors (n, d)"
@@ -117,7 +121,7 @@ def _channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels if last else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def _picked(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+def picked(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     """The rows; the array itself where that is all of them, so that nothing is copied."""
     return array if len(rows) == len(array) else array[rows]
 
@@ -142,103 +146,23 @@ def examples_from_arrays(inputs: Any, labels: Any, options: PictureOptions) -> E
     check_same_length(inputs=array, labels=given)
     codes, names = encode_labels(given)
     return Examples(
-        codes, names, lambda rows: Inputs(as_inputs(_picked(array, rows))), name="arrays"
+        codes, names, lambda rows: Inputs(as_inputs(picked(array, rows))), name="arrays"
     )
 
 
-def examples_from_items(items: Any, options: PictureOptions) -> Examples:
-    """Examples from a map-style dataset of (input, label), read whole: labels are in the items.
-
-    Raises:
-        DataError: if an item is no such pair, or the inputs are of different kinds.
-    """
-    arrays: list[NDArray[Any]] = []
-    labels: list[Any] = []
-    has_floats = False
-    for row in range(len(items)):
-        item = items[row]
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"item {row} must be a pair (input, label); got {type(item).__name__}")
-        array = _item_array(item[0], row)
-        if array.dtype.kind == "f" and array.ndim in (2, 3):
-            array, has_floats = _unit_to_bytes(array, row), True
-        arrays.append(array)
-        labels.append(item[1])
-    if has_floats:
-        _warn_of_floats()
-    names = getattr(items, "classes", None)
-    codes, found = encode_labels(labels)
-    if _are_names(names) and label_array(labels).dtype.kind in "iu":
-        codes, found = encode_labels(labels, names)
-    array = _stacked(arrays, options) if arrays else np.empty((0, 1), np.float32)
-    return Examples(
-        codes, found, lambda rows: Inputs(_picked(array, rows)), name=type(items).__name__
-    )
-
-
-def _are_names(names: Any) -> bool:
-    """Whether a `classes` attribute, torchvision's habit, is a list of names."""
-    is_list = isinstance(names, list | tuple)
-    return is_list and bool(names) and all(isinstance(name, str) for name in names)
-
-
-def _item_array(value: Any, row: int) -> NDArray[Any]:
-    if isinstance(value, Image.Image):
-        grey = value.mode in ("1", "L")
-        plain = composite_on_white(value) if value.has_transparency_data else value
-        return np.asarray(plain.convert("L" if grey else "RGB"))
-    try:
-        return as_array(value)
-    except DataError as error:
-        raise DataError(f"item {row}: {error}") from error
-
-
-def _unit_to_bytes(array: NDArray[Any], row: int) -> NDArray[np.uint8]:
-    if array.size and not (array.min() >= 0 and array.max() <= 1):
-        raise DataError(
-            f"item {row}: float images must lie in [0, 1]; got values from {array.min()} to "
-            f"{array.max()}: leave normalisation out of the dataset's transform"
-        )
-    return _times_255(array)
-
-
-def _times_255(array: NDArray[Any]) -> NDArray[np.uint8]:
+def times_255(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Floats in [0, 1] as uint8."""
     scaled: NDArray[np.float64] = np.rint(array * 255)
     return scaled.astype(np.uint8)
 
 
-def _warn_of_floats() -> None:
+def warn_of_floats() -> None:
+    """Warn that floats become uint8."""
     warnings.warn(
         "float images in [0, 1] are converted to uint8 (times 255, rounded)",
         NoiseAuditWarning,
         stacklevel=3,
     )
-
-
-def _stacked(arrays: list[NDArray[Any]], options: PictureOptions) -> NDArray[Any]:
-    """One array of all items; pictures of mixed sizes or of mixed colour are brought together."""
-    dimensions = {array.ndim for array in arrays}
-    if dimensions == {1}:
-        refuse_image_size(options)
-        lengths = {len(array) for array in arrays}
-        if len(lengths) > 1:
-            raise DataError(f"vectors have different lengths: {listed(sorted(lengths))}")
-        return as_vectors(np.stack(arrays))
-    if not dimensions <= {2, 3}:
-        raise DataError(
-            "inputs must be all vectors (d,) or all images (h, w), (h, w, 3) or (3, h, w); got "
-            f"{listed(sorted({array.shape for array in arrays}))}"
-        )
-    pictures = [as_inputs(array[None])[0] for array in arrays]
-    if len({picture.ndim for picture in pictures}) > 1:
-        pictures = [np.stack([p] * 3, axis=-1) if p.ndim == 2 else p for p in pictures]
-    sizes = np.array([(p.shape[1], p.shape[0]) for p in pictures], dtype=np.int64)
-    mixed = bool((sizes != sizes[0]).any())
-    if mixed or options.image_size is not None:
-        cap = options.cap() if options.image_size is None else 0
-        size = working_size(sizes, cap=cap, image_size=options.image_size)
-        pictures = [resize_array(picture, size) for picture in pictures]
-    return np.stack(pictures)
 
 
 def examples_from_npz(
@@ -276,7 +200,7 @@ def examples_from_npz(
             if len(local):
                 part = as_array(_member(path, f"x{suffix}"))
                 check_same_length(**{f"x{suffix}": part, f"y{suffix}": range(end - start)})
-                parts.append(_picked(part, local))
+                parts.append(picked(part, local))
         shapes = {part.shape[1:] for part in parts}
         if len(shapes) > 1:
             raise DataError(f"the splits hold inputs of different shapes: {listed(shapes)}")

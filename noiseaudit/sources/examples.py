@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit.dataset import LabeledDataset, Skipped, TableColumns
+from noiseaudit.dataset import LabeledDataset, Originals, Skipped, TableColumns
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError, check_name
 from noiseaudit.images import check_image_size
 from noiseaudit.seeding import generator
@@ -150,12 +150,14 @@ class Inputs:
         kept: positions in the rows asked for; None where all were read.
         reasons: for each position that could not be read, why.
         content: digest of `array`, where it is known already.
+        originals: the kept pictures before they were reduced, where they were.
     """
 
     array: NDArray[Any]
     kept: NDArray[np.int64] | None = None
     reasons: dict[int, str] = field(default_factory=dict)
     content: str | None = None
+    originals: Originals | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def build_dataset(examples: Examples, selection: Selection) -> LabeledDataset:
         content=inputs.content,
         skipped=skipped,
         columns=examples.columns,
+        originals=inputs.originals,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit.dataset import Originals
 from noiseaudit.errors import DataError, NoiseAuditWarning
 from noiseaudit.image_cache import load_pictures
 from noiseaudit.images import picture_extensions
@@ -99,7 +100,14 @@ def picture_reader(
             image_size=options.image_size,
             progress=options.progress,
         )
-        return Inputs(pictures.pixels, pictures.kept, pictures.reasons, pictures.key)
+        headers = pictures.headers
+        originals = Originals(
+            rows[pictures.kept],
+            np.frombuffer(b"".join(header.digest for header in headers), np.uint8).reshape(-1, 16),
+            np.array([(header.width, header.height) for header in headers], dtype=np.int64),
+        )
+        kept, reasons = pictures.kept, pictures.reasons
+        return Inputs(pictures.pixels, kept, reasons, pictures.key, originals)
 
     return read
 
