@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from noiseaudit.detectors.curvature import Curvature
     from noiseaudit.duplicate_groups import DuplicateGroups
     from noiseaudit.duplicates import find_duplicates
+    from noiseaudit.encoders.choice import choose_encoder, create_encoder
+    from noiseaudit.encoders.embedding import Embeddings, embed, encoded
     from noiseaudit.errors import (
         DataError,
         ManifestMismatchError,
@@ -58,6 +60,7 @@ __all__ = [
     "DataError",
     "Detector",
     "DuplicateGroups",
+    "Embeddings",
     "Evaluation",
     "Evidence",
     "ExperimentReport",
@@ -77,10 +80,14 @@ __all__ = [
     "apply_corruption",
     "audit",
     "choose_curvature",
+    "choose_encoder",
     "clean_dataset",
     "create_detectors",
+    "create_encoder",
     "curvature",
     "detector_types",
+    "embed",
+    "encoded",
     "estimate_cscores",
     "evaluate",
     "find_duplicates",
@@ -110,6 +117,7 @@ _HOMES = {
     "DataError": "errors",
     "Detector": "detector",
     "DuplicateGroups": "duplicate_groups",
+    "Embeddings": "encoders.embedding",
     "Evaluation": "evaluation",
     "Evidence": "evidence",
     "ExperimentReport": "experiment_report",
@@ -129,9 +137,13 @@ _HOMES = {
     "audit": "auditing",
     "clean_dataset": "clean_stage",
     "choose_curvature": "curvature_choice",
+    "choose_encoder": "encoders.choice",
     "create_detectors": "detector",
+    "create_encoder": "encoders.choice",
     "curvature": "model_scores",
     "detector_types": "detector",
+    "embed": "encoders.embedding",
+    "encoded": "encoders.embedding",
     "estimate_cscores": "cscore.estimate",
     "evaluate": "evaluation",
     "find_duplicates": "duplicates",

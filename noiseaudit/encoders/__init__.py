@@ -1,0 +1,1 @@
+"""Frozen encoders: pictures -> embeddings, computed once and kept."""
