@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noiseaudit.auditing import AuditReport, audit, rebuild_report
+    from noiseaudit.audit_report import AuditReport
+    from noiseaudit.auditing import audit, rebuild_report
     from noiseaudit.clean_stage import Receipt, clean_dataset, read_audit_plan, verify_cleaned
     from noiseaudit.cleaning import CleaningPlan
     from noiseaudit.cleaning_policy import CleaningPolicy
@@ -105,7 +106,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AuditReport": "auditing",
+    "AuditReport": "audit_report",
     "Augmentation": "training.augment",
     "CScores": "cscore.result",
     "CScoreCost": "cscore.cost",

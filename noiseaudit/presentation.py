@@ -305,6 +305,7 @@ def _histograms(
 def _settings(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     config = manifest["config"]
     settings = [
+        ("encoder", manifest["encoder"]["reason"]),
         ("model", config["model"]),
         *((name.replace("_", " "), _shown(value)) for name, value in config["recipe"].items()),
         ("seed", str(config["seed"])),

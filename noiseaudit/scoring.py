@@ -28,6 +28,7 @@ from noiseaudit.detector import (
     needs_of,
     training_statistics,
 )
+from noiseaudit.detectors.loo_consistency import LooConsistency
 from noiseaudit.errors import UsageError
 from noiseaudit.evidence import Evidence
 from noiseaudit.ranking import Ranking
@@ -95,6 +96,7 @@ class Scores:
         cscores: the C-scores, if a detector needed them, and `cscore_seconds` of all their runs.
         rankings: by detector name, in the order asked for.
         seconds: by detector name: all that it cost, the stages it needs included.
+        left_out_probs: (n, k) float32, out-of-sample, if `loo_consistency` is among the detectors.
     """
 
     run: TrainingRun
@@ -103,6 +105,7 @@ class Scores:
     rankings: dict[str, Ranking]
     seconds: dict[str, float]
     cscore_seconds: float | None = None
+    left_out_probs: NDArray[np.float32] | None = None
 
     @property
     def cross_validation_seconds(self) -> float | None:
@@ -277,7 +280,10 @@ def score_examples(
         rankings[detector.name] = detector.rank(evidence)
         own = time.perf_counter() - began + sum(evidence.reused_seconds)
         seconds[detector.name] = own + sum(stages[need] for need in needs[detector.name])
-    return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds)
+    left_out = [d.pred_probs(evidence) for d in detectors if isinstance(d, LooConsistency)]
+    return Scores(
+        run, held_out, cscores, rankings, seconds, cscore_seconds, left_out[0] if left_out else None
+    )
 
 
 def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evidence:

@@ -11,7 +11,7 @@ from noiseaudit.cli import options
 from noiseaudit.cli.session import session
 
 if TYPE_CHECKING:
-    from noiseaudit.auditing import AuditReport
+    from noiseaudit.audit_report import AuditReport
 
 __all__ = ["audit"]
 
@@ -35,6 +35,9 @@ def audit(
     duplicates: Annotated[
         bool, typer.Option("--duplicates/--no-duplicates", help="Look for copies of one picture.")
     ] = True,
+    encoder: options.Encoder = "auto",
+    encoder_weights: options.EncoderWeights = None,
+    encoder_size: options.EncoderSize = None,
     model: options.Model = "auto",
     epochs: options.Epochs = None,
     seed: options.Seed = 0,
@@ -98,6 +101,7 @@ def audit(
         overrides = {name: value for name, value in recipe.items() if value is not None}
         # Decoding a large folder takes long: what can be wrong without it must come first.
         check_options(options.names(detectors), model, device, augmentation, overrides)
+        chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
         make_folder(out)
         dataset = load(
             source,
@@ -122,6 +126,7 @@ def audit(
             runs=runs,
             subset_ratio=subset_ratio,
             duplicates=duplicates,
+            encoder=chosen,
             model=model,
             epochs=epochs,
             augmentation=augmentation,
@@ -154,6 +159,7 @@ def _print_json(report: AuditReport, out: Path) -> None:
     summary: dict[str, Any] = {
         "command": "audit",
         **report.manifest["results"],
+        "encoder": report.manifest["encoder"],
         "classes": [vars(item) for item in report.document.classes],
         "top": [
             {

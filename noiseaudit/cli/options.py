@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from noiseaudit.errors import UsageError
+
+if TYPE_CHECKING:
+    from noiseaudit.encoders.encoder import Encoder as EncoderObject
 
 _Number = TypeVar("_Number", int, float)
 
@@ -51,6 +54,27 @@ ImageSize = Annotated[
 Model = Annotated[
     str, typer.Option(help="auto, mlp, cnn, resnet18, inception or torchvision:<name>.")
 ]
+_ENCODER = "Encoder of pictures"
+Encoder = Annotated[
+    str,
+    typer.Option(
+        help="auto (efficientnet_lite0 for photographs, without a GPU), none, efficientnet_lite0, "
+        "a network of torchvision, or timm:NAME.",
+        rich_help_panel=_ENCODER,
+    ),
+]
+EncoderWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Its weights, instead of published ones.", rich_help_panel=_ENCODER
+    ),
+]
+EncoderSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Side in pixels that it is given (default: its own).", rich_help_panel=_ENCODER
+    ),
+]
 Folds = Annotated[
     int, typer.Option(min=2, help="Folds of the cross-validation, where a detector needs one.")
 ]
@@ -71,6 +95,24 @@ Resume = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show log messages and tracebacks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout only.")]
+
+
+def encoder(
+    name: str, weights: Path | None, size: int | None, *, download: bool
+) -> str | EncoderObject:
+    """The encoder that options ask for, opened before data is read; "auto" and "none" as they are.
+
+    Raises:
+        UsageError: if there is none of that name, it is not installed, or its weights are not here.
+        DataError: if its weights cannot be read.
+    """
+    if name in ("auto", "none"):
+        if weights is not None or size is not None:
+            raise UsageError("--encoder-weights and --encoder-size need --encoder NAME; add it")
+        return name
+    from noiseaudit.encoders.choice import create_encoder
+
+    return create_encoder(name, weights=weights, image_size=size, download=download)
 
 
 def names(text: str | None) -> list[str] | None:

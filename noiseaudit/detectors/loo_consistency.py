@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from noiseaudit.evidence import Evidence
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
-from noiseaudit.ridge import check_ridge_options, leave_one_out
+from noiseaudit.ridge import check_ridge_options, leave_one_out, probs_of_scores
 
 __all__ = ["LooConsistency"]
 
@@ -55,17 +56,27 @@ class LooConsistency:
 
     def rank(self, evidence: Evidence) -> Ranking:
         """Suspicion in nats, positive; 0 where there is but one example or one class."""
-        embeddings, labels = evidence.vectors(), evidence.labels
-        n = len(labels)
+        n = len(evidence.labels)
         if n < 2 or evidence.num_classes < 2:
             return Ranking(self.name, evidence.ids, np.zeros(n))
-        scores = evidence.shared(
+        scores = self._scores(evidence)
+        given = scores[np.arange(n), evidence.labels]
+        losses = logsumexp(_SHARPNESS * scores, axis=1) - _SHARPNESS * given
+        return Ranking(self.name, evidence.ids, losses)
+
+    def pred_probs(self, evidence: Evidence) -> NDArray[np.float32]:
+        """(n, k) out-of-sample probabilities; see `noiseaudit.ridge.probs_of_scores`."""
+        n, k = len(evidence.labels), evidence.num_classes
+        if n < 2 or k < 2:
+            return np.full((n, k), 1 / max(k, 1), np.float32)
+        return probs_of_scores(self._scores(evidence), evidence.labels)
+
+    def _scores(self, evidence: Evidence) -> NDArray[np.float64]:
+        embeddings = evidence.vectors()
+        return evidence.shared(
             ("leave_one_out", self),
             lambda: leave_one_out(
-                embeddings, labels, evidence.num_classes,
+                embeddings, evidence.labels, evidence.num_classes,
                 kernel=self.kernel, regularisation=self.regularisation, rounds=self.rounds,
             ),
         ).scores  # fmt: skip
-        given = scores[np.arange(n), labels]
-        losses = logsumexp(_SHARPNESS * scores, axis=1) - _SHARPNESS * given
-        return Ranking(self.name, evidence.ids, losses)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._io import read_json, read_npz
 from noiseaudit._validation import check_finite, check_ids, find_rows
-from noiseaudit.auditing import AuditReport
+from noiseaudit.audit_report import AuditReport
 from noiseaudit.crossval import assign_folds
 from noiseaudit.cscore.result import CScores
 from noiseaudit.dataset import digest_array

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from noiseaudit._io import make_folder, read_npz, write_text
 from noiseaudit._validation import check_labels, check_same_length
-from noiseaudit.auditing import AuditReport
+from noiseaudit.audit_report import AuditReport
 from noiseaudit.detector import create_detectors
 from noiseaudit.errors import DataError, UsageError
 from noiseaudit.evidence import Evidence
