@@ -25,7 +25,7 @@ class LooConsistency:
 
     Suspicion `-log softmax(5 s)_y` in nats, s the leave-one-out predictions of `noiseaudit.ridge`;
     **higher = more suspicious**. A C-score at full training size, of a model that is fitted n times
-    in closed form. Over five data sets 5 is better than -s_y, the margin and the softmax that fits
+    in closed form. On average of five data sets 5 beats -s_y, the margin and the softmax that fits
     the given labels best (`benchmarks/leave_one_out.py`).
 
     Attributes:
