@@ -15,7 +15,7 @@ from noiseaudit.detector import Detector
 from noiseaudit.duplicate_groups import DuplicateGroups
 from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.encoders.choice import EncoderLike
-from noiseaudit.encoders.stage import EncodedSource, encode_source
+from noiseaudit.encoders.stage import EncodedSource, encode_source, encoder_beside
 from noiseaudit.errors import OutputError
 from noiseaudit.findings import find_issues
 from noiseaudit.loaders import load
@@ -119,11 +119,13 @@ def audit(
     check_options(detectors, model, device, augmentation, recipe)
     held_out = HeldOutOptions(folds, runs, subset_ratio)
     dataset = load(source, seed=seed, device=device, progress=progress)
-    asks_for_training = model != "auto" or augmentation != "auto"
     encoded = encode_source(
-        dataset, "none" if asks_for_training and encoder == "auto" else encoder,
-        device=device, threads=threads, progress=progress,
-    )  # fmt: skip
+        dataset,
+        encoder_beside(encoder, model, augmentation),
+        device=device,
+        threads=threads,
+        progress=progress,
+    )
     chosen = choose_detectors(detectors, encoded.dataset)
     plan = make_plan(
         encoded.dataset,

@@ -168,6 +168,7 @@ class LabeledDataset:
         skipped: examples of the source that could not be read.
         origin: where `load` found it; None for what was in memory.
         columns: what became of the columns of a table of features.
+        encoder: name of the encoder whose embeddings `inputs` are, or "".
         originals: the pictures before `load` reduced them, where they are more than `inputs`.
 
     Raises:
@@ -187,6 +188,7 @@ class LabeledDataset:
     skipped: tuple[Skipped, ...] = ()
     origin: Origin | None = None
     columns: TableColumns | None = None
+    encoder: str = ""
     originals: Originals | None = None
 
     def __post_init__(self) -> None:

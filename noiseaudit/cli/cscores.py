@@ -64,6 +64,9 @@ def cscores(
         str | None,
         typer.Option(help="Of your Ray cluster (default: on this one).", rich_help_panel=_WHERE),
     ] = None,
+    encoder: options.Encoder = "auto",
+    encoder_weights: options.EncoderWeights = None,
+    encoder_size: options.EncoderSize = None,
     model: options.Model = "auto",
     epochs: options.Epochs = None,
     seed: options.Seed = 0,
@@ -99,6 +102,7 @@ def cscores(
             estimate_cscores,
             predict_cscore_cost,
         )
+        from noiseaudit.encoders.stage import encode_source, encoder_beside
         from noiseaudit.errors import UsageError
         from noiseaudit.loaders import load
 
@@ -115,6 +119,7 @@ def cscores(
             device=device,
             augmentation=augmentation,
         )
+        chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
         dataset = load(
             source,
             data_root=data_root,
@@ -130,6 +135,12 @@ def cscores(
             device=device,
             progress=not quiet,
         )
+        dataset = encode_source(
+            dataset,
+            encoder_beside(chosen, model, augmentation),
+            device=device,
+            progress=not quiet,
+        ).dataset
         plan: dict[str, Any] = {
             "subset_ratio": ratios,
             "runs": runs,

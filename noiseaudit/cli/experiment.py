@@ -10,9 +10,12 @@ from noiseaudit.cli import options
 from noiseaudit.cli.session import session
 
 if TYPE_CHECKING:
+    from noiseaudit.dataset import LabeledDataset
     from noiseaudit.experiment_report import ExperimentReport
 
 __all__ = ["experiment"]
+
+_OF_PICTURES = ("duplicates", "out_of_distribution")  # noise that is made of pictures
 
 
 def experiment(
@@ -51,6 +54,9 @@ def experiment(
     retrain_augmentation: Annotated[
         str | None, typer.Option(help="Of retraining (default: as --augmentation).")
     ] = None,
+    encoder: options.Encoder = "auto",
+    encoder_weights: options.EncoderWeights = None,
+    encoder_size: options.EncoderSize = None,
     model: options.Model = "auto",
     epochs: options.Epochs = None,
     augmentation: options.Augmentation = "auto",
@@ -79,6 +85,7 @@ def experiment(
     """
     with session(quiet=quiet, debug=debug):
         from noiseaudit._io import make_folder
+        from noiseaudit.encoders.stage import encode_source, encoder_beside
         from noiseaudit.errors import UsageError
         from noiseaudit.experiment import run_experiment
         from noiseaudit.loaders import load
@@ -101,6 +108,9 @@ def experiment(
             (selectors or None, retrain_augmentation or "auto"),
         ):
             check_options(asked, model, device, augmented, None)
+        chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
+        if chosen == "auto" and any(word.split(":")[0] in _OF_PICTURES for word in words):
+            chosen = "none"
         make_folder(out)
         # Retraining needs the test split too; split and limit are then of what is left.
         dataset = load(
@@ -121,6 +131,15 @@ def experiment(
         if retrain:
             dataset, test = split_off_test(dataset)
             dataset = load(dataset, split=split, limit=limit)
+
+        def encode(part: LabeledDataset) -> LabeledDataset:
+            how = encoder_beside(chosen, model, augmentation)
+            progress = not quiet
+            return encode_source(
+                part, how, device=device, threads=threads, progress=progress
+            ).dataset
+
+        dataset, test = encode(dataset), None if test is None else encode(test)
         report = run_experiment(
             dataset,
             noise=words,

@@ -52,7 +52,7 @@ ImageSize = Annotated[
     typer.Option(help="Side in pixels that picture files are brought to (default: automatic)."),
 ]
 Model = Annotated[
-    str, typer.Option(help="auto, mlp, cnn, resnet18, inception or torchvision:<name>.")
+    str, typer.Option(help="auto, mlp, head, cnn, resnet18, inception or torchvision:<name>.")
 ]
 _ENCODER = "Encoder of pictures"
 Encoder = Annotated[

@@ -135,7 +135,11 @@ def encoded(dataset: LabeledDataset, embeddings: Embeddings) -> LabeledDataset:
         DataError: if there are not as many embeddings as examples.
     """
     return replace(
-        dataset, inputs=embeddings.vectors, content=embeddings.content, feature_names=None
+        dataset,
+        inputs=embeddings.vectors,
+        content=embeddings.content,
+        encoder=embeddings.encoder,
+        feature_names=None,
     )
 
 

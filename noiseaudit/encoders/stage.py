@@ -10,7 +10,7 @@ from noiseaudit.dataset import LabeledDataset
 from noiseaudit.encoders.choice import EncoderLike, choose_encoder
 from noiseaudit.encoders.embedding import Embeddings, embed, encoded
 
-__all__ = ["EncodedSource", "encode_source"]
+__all__ = ["EncodedSource", "encode_source", "encoder_beside"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,18 @@ class EncodedSource:
                 "seconds": found.seconds, "computed": found.computed, "reused": found.reused,
             }  # fmt: skip
         return told
+
+
+def encoder_beside(encoder: EncoderLike, model: object, augmentation: object) -> EncoderLike:
+    """The encoder asked for; "auto" is "none" where training on pictures is what is asked for.
+
+    Args:
+        encoder: as for `choose_encoder`.
+        model: to be trained, "auto" if nobody asked for one.
+        augmentation: of pictures, likewise.
+    """
+    is_asked_for = model not in ("auto", "head") or augmentation != "auto"
+    return "none" if is_asked_for and encoder == "auto" else encoder
 
 
 def encode_source(

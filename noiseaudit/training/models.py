@@ -57,7 +57,7 @@ def build_model(
     else:
         hint = [*MODELS, f"{_TORCHVISION}<name>"]
         factory = _BUILDERS[check_name(model, hint, "model")]
-    if factory is not _mlp and len(input_shape) != 3:
+    if factory not in (_mlp, _head) and len(input_shape) != 3:
         raise UsageError(
             f"model {model!r} needs pictures, and these inputs are vectors of length "
             f"{input_shape[0]}; use --model mlp"
@@ -143,6 +143,22 @@ def _mlp(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(512, 256),
         nn.ReLU(),
+        nn.Linear(256, num_classes),
+    )
+
+
+def _head(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """One hidden layer with dropout, for the embeddings of a frozen encoder.
+
+    Dropout of inputs and hidden units keeps a few hundred examples of a thousand features from
+    being fitted at once: `benchmarks/encoders.py`, part `head`.
+    """
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(int(torch.Size(input_shape).numel()), 256),
+        nn.ReLU(),
+        nn.Dropout(0.5),
         nn.Linear(256, num_classes),
     )
 
@@ -264,6 +280,7 @@ def _torchvision(name: str, input_shape: tuple[int, ...], num_classes: int) -> n
 
 _BUILDERS: dict[str, ModelFactory] = {
     "mlp": _mlp,
+    "head": _head,
     "cnn": _cnn,
     "resnet18": _resnet18,
     "inception": _inception,

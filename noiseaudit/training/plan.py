@@ -130,7 +130,8 @@ def make_plan(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1; got {threads}")
     if model == "auto":
-        model = choose_model(dataset.input_shape, torch_device.type)
+        chosen = choose_model(dataset.input_shape, torch_device.type)
+        model = "head" if dataset.encoder else chosen
     with isolated_torch_rng(seed, "weights"):  # a model that does not fit must not claim a folder
         network = build_model(model, dataset.input_shape, dataset.num_classes)
     settled = resolve_recipe(
