@@ -439,6 +439,15 @@ def test_torchvision_network_from_a_local_file_of_other_classes(tmp_path):
     assert other.key != encoder.key
 
 
+def test_torchvision_weights_keep_the_version_that_their_network_asks_for(tmp_path):
+    import torch
+    from torchvision import models
+
+    torch.save(models.get_model("mnasnet0_5").state_dict(), tmp_path / "own.pth")
+    encoder = create_encoder("mnasnet0_5", weights=tmp_path / "own.pth", image_size=32)
+    assert run(arrays(2), encoder).vectors.shape == (2, 1280)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -478,6 +487,9 @@ def test_timm_network_from_a_local_file(tmp_path):
     assert np.allclose(found.vectors[0], wanted, atol=1e-5)
     with pytest.raises(UsageError, match="allow the download"):
         create_encoder("timm:test_resnet")
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(UsageError, match="test_vit cannot be used at 70 x 70 pixels"):
+        create_encoder("timm:test_vit", weights=tmp_path / "vit.pth", image_size=70)
 
 
 CLASSES = {

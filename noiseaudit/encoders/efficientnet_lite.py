@@ -52,7 +52,9 @@ def efficientnet_lite0(image_size: int | None = None, weights: Path | None = Non
     ten ImageNet classes right among all 1,000 (published: 75.1%); with torchvision's usual mean and
     deviation 67.2%, with bilinear resizing 72.4%.
 
-    Cost: 30 to 37 ms of one core for a picture of 224 x 224, in proportion to the area.
+    Cost: 31 ms of one core for a picture of 224 x 224, in proportion to the area. Small pictures
+    gain from being enlarged: on 2,000 of CIFAR-10 a ridge classifier is right for 86% at 224,
+    84% at 160, 81% at 128, 78% at 96, 68% at 64 and 44% at 32 (its own size).
 
     Args:
         image_size: another side than 224.

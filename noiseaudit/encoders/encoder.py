@@ -181,7 +181,8 @@ def read_weights(path: Path, name: str) -> dict[str, torch.Tensor]:
     state = found.get("state_dict", found) if isinstance(found, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DataError(f"{path} holds no state dict of tensors, which {name} needs")
-    return dict(state)
+    weights: dict[str, torch.Tensor] = state
+    return weights
 
 
 def network_run(model: nn.Module, device: torch.device, batch_size: int) -> Run:

@@ -18,7 +18,7 @@ from noiseaudit.encoders.encoder import (
     one_line,
     read_weights,
 )
-from noiseaudit.encoders.torchvision_models import load_features
+from noiseaudit.encoders.torchvision_models import load_features, try_size
 from noiseaudit.errors import DataError, UsageError, check_name
 
 if TYPE_CHECKING:
@@ -57,14 +57,15 @@ def timm_encoder(
             f"the weights of timm:{name} are not here: allow the download (--download, "
             "download=True), or give their file (weights=PATH)"
         )
-    model = _build(name, image_size, pretrained=weights is None)
+    model = _build(name, pretrained=weights is None)
     config = timm.data.resolve_model_data_config(model)
     if weights is not None:
         heads = model.default_cfg.get("classifier") or ()
-        state = read_weights(weights, name)
-        for head in (heads,) if isinstance(heads, str) else heads:
-            state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
-        load_features(model, state, "\0", weights, name)
+        names = (heads,) if isinstance(heads, str) else tuple(heads)
+        parts = tuple(f"{head}." for head in names)
+        load_features(model, read_weights(weights, name), parts, weights, name)
+    if image_size is not None:
+        try_size(model, image_size, name)
     side = int(config["input_size"][-1]) if image_size is None else image_size
     config["input_size"] = (3, side, side)
     transform = timm.data.create_transform(**config, is_training=False)
@@ -82,18 +83,15 @@ def timm_encoder(
     return Encoder(f"timm:{name}", dimension, side, key, prepare, open_, decode_side)
 
 
-def _build(name: str, image_size: int | None, *, pretrained: bool) -> Any:
-    """The network without its classifier, at another size where it must be told of that."""
+def _build(name: str, *, pretrained: bool) -> Any:
+    """The network without its classifier."""
     import timm
 
     try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        if image_size is not None and hasattr(model, "set_input_size"):
-            model.set_input_size(img_size=(image_size, image_size))
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         what = "be downloaded" if pretrained else "be built"
         raise DataError(f"timm:{name} could not {what}: {one_line(error)}") from error
-    return model
 
 
 def _digest(model: nn.Module) -> str:

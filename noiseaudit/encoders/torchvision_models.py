@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["load_features", "names", "torchvision_encoder"]
+__all__ = ["load_features", "names", "torchvision_encoder", "try_size"]
 
 _OWN_SCALE = ("googlenet", "inception_v3")  # their weights expect the scale of another library
 
@@ -60,7 +60,7 @@ def torchvision_encoder(
     check_name(name, names(), "torchvision model")
     default = models.get_model_weights(name).DEFAULT
     path = weights or _default_weights(name, default, download=download)
-    _, layer, dimension = _build(name, "meta")
+    model, layer, dimension = _build(name)
     usual = default.transforms()
     side = usual.crop_size[0] if image_size is None else image_size
     resize = round(usual.resize_size[0] * side / usual.crop_size[0])
@@ -72,26 +72,23 @@ def torchvision_encoder(
         return pixels
 
     def open_(device: torch.device, batch_size: int) -> Run:
-        model, layer, _ = _build(name, "cpu")
-        load_features(model, read_weights(path, name), f"{layer}.", path, name)
+        load_features(model, read_weights(path, name), (f"{layer}.",), path, name)
         if image_size is not None:
-            _try_size(model, side, name)
+            try_size(model, side, name)
         return network_run(model, device, batch_size)
 
     return Encoder(f"torchvision:{name}", dimension, side, key, prepare, open_, resize)
 
 
-def _build(name: str, device: str) -> tuple[nn.Module, str, int]:
+def _build(name: str) -> tuple[nn.Module, str, int]:
     """The network without its last linear layer, the name of that, and the size of its input."""
-    import torch
     from torch import nn
     from torchvision import models
 
     options: dict[str, Any] = {"transform_input": True} if name in _OWN_SCALE else {}
     if name in _OWN_SCALE:
         options["init_weights"] = False  # they are read from a file
-    with torch.device(device):
-        model: nn.Module = models.get_model(name, weights=None, **options)
+    model: nn.Module = models.get_model(name, weights=None, **options)
     linear = [(path, item) for path, item in model.named_modules() if isinstance(item, nn.Linear)]
     if not linear:
         raise UsageError(f"torchvision:{name} has no linear layer whose input could be taken")
@@ -121,24 +118,34 @@ def _default_weights(name: str, default: Any, *, download: bool) -> Path:
 
 
 def load_features(
-    model: nn.Module, state: dict[str, torch.Tensor], head: str, path: Path, name: str
+    model: nn.Module, state: dict[str, torch.Tensor], heads: tuple[str, ...], path: Path, name: str
 ) -> None:
-    """Load a state dict into a network without its classifier, whose names begin with `head`.
+    """Load a state dict into a network without its classifier, whose names begin with `heads`.
+
+    The names are deleted from `state`: a copy would lose the versions that it carries.
 
     Raises:
         DataError: if the file is of another network.
     """
-    own = {key: value for key, value in state.items() if not key.startswith(head)}
+    for key in [key for key in state if key.startswith(heads)]:
+        del state[key]
     try:
-        model.load_state_dict(own)
-    except RuntimeError as error:
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
         raise DataError(f"{path} holds no weights of {name}: {one_line(error)}") from error
 
 
-def _try_size(model: nn.Module, side: int, name: str) -> None:
+def try_size(model: Any, side: int, name: str) -> None:
+    """Bring a loaded network to another input size, where it must be told, and run it once.
+
+    Raises:
+        UsageError: if it does not run at that size.
+    """
     import torch
 
     try:
+        if hasattr(model, "set_input_size"):  # timm's transformers
+            model.set_input_size(img_size=(side, side))
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, side, side))
     except (AssertionError, RuntimeError, ValueError) as error:
