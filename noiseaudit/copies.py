@@ -1,4 +1,4 @@
-"""Which pictures are copies of each other: candidates confirmed on pixels, then joined to groups.
+"""Which pictures are copies of each other: candidates confirmed on pixels.
 
 A perceptual hash proposes; pixels decide. Two pictures are compared as thumbnails of 16 x 16 from
 which brightness and contrast are removed, by the distance of these unit vectors, sqrt(2 - 2 rho)
@@ -10,9 +10,8 @@ Fashion-MNIST's, where two shirts cut out alike are still two shirts.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,18 @@ from PIL import Image
 
 from noiseaudit.hamming import Pairs
 
-__all__ = ["MAX_ERROR", "Links", "Thumbnails", "confirm", "group_links", "split_by"]
+__all__ = [
+    "EMBEDDING", "FOUND_BY", "HASH", "MAX_ERROR", "PIXELS", "Links", "Thumbnails", "confirm",
+    "transformed",
+]  # fmt: skip
 
 MAX_ERROR = 0.1
-"""Greatest 1 - rho of a copy."""
+"""Greatest 1 - rho of a copy that a hash proposed."""
 
-logger = logging.getLogger(__name__)
+FOUND_BY = ("pixels", "hash", "embedding")
+"""What proposed a pair: identical pixels, a near hash, or an embedding alone."""
+
+PIXELS, HASH, EMBEDDING = range(3)
 
 _SHARE = 0.4  # of the distance of unrelated pictures, up to which a pair is a copy
 _SIDE = 16
@@ -34,10 +39,8 @@ _COARSE = 8
 _FLAT = 2.0  # deviation in grey levels below which a picture has nothing to compare
 _REFERENCES = 5_000  # pictures that the distance of unrelated ones is read from
 _CLUSTER = 10  # copies of one picture that may lie among them without being taken for unrelated
-_CHAIN = 2.0  # times the distance of a copy that members of one group may be apart
 _BLOCK = 2_000
 _PAIRS = 20_000
-_LARGE = 2_000  # members above which a group is not looked through for chains
 _INVERSE = (0, 1, 2, 5, 4, 3, 6, 7)  # of each transform: a turn by 90 degrees undoes one by 270
 
 
@@ -47,15 +50,46 @@ class Links:
 
     Attributes:
         rows: (m, 2) int64, the lower row first.
-        distances: (m,) int64 Hamming distance of the hashes.
-        errors: (m,) float64 in [0, `MAX_ERROR`], 1 - correlation of the pixels.
+        distances: (m,) int64 Hamming distance of the hashes, beyond the radius if an embedding
+            found the pair.
+        errors: (m,) float64, 1 - correlation: of the pixels, in [0, `MAX_ERROR`], or of the
+            structure in the window that both show if an embedding found the pair, in [0, 0.15].
         transforms: (m,) int64, which of `TRANSFORMS` makes the second like the first.
+        found_by: (m,) int64, which of `FOUND_BY`.
+        similarities: (m,) float64 in [-1, 1] of the embeddings; NaN unless these found the pair.
+        windows: (m, 4) float64, left, top, right, bottom in shares of the first picture's sides:
+            what the second shows of it, after its transform; NaN unless it was looked for.
     """
 
     rows: NDArray[np.int64]
     distances: NDArray[np.int64]
     errors: NDArray[np.float64]
     transforms: NDArray[np.int64]
+    found_by: NDArray[np.int64]
+    similarities: NDArray[np.float64]
+    windows: NDArray[np.float64]
+
+    @classmethod
+    def whole(
+        cls,
+        rows: NDArray[np.int64],
+        distances: NDArray[np.int64],
+        errors: NDArray[np.float64],
+        transforms: NDArray[np.int64],
+        found_by: int,
+    ) -> Links:
+        """Pairs that were compared as they are, without embeddings."""
+        m = len(rows)
+        unknown = np.full((m, 5), np.nan)
+        return cls(
+            rows, distances, errors, transforms, np.full(m, found_by), unknown[:, 0], unknown[:, 1:]
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Links]) -> Links:
+        """All of several, at least one."""
+        names = [item.name for item in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class Thumbnails:
@@ -104,7 +138,7 @@ class Thumbnails:
 
     def units(self, rows: NDArray[np.int64], transform: int = 0) -> NDArray[np.float32]:
         """(p, d) pixels of `rows`, mirrored or turned, less each channel's mean, of length one."""
-        part = _transformed(self._small[rows], transform).reshape(len(rows), _SIDE**2, -1)
+        part = transformed(self._small[rows], transform).reshape(len(rows), _SIDE**2, -1)
         centred = part - part.mean(axis=1, keepdims=True, dtype=np.float32)
         centred = centred.reshape(len(rows), -1)
         lengths = np.linalg.norm(centred, axis=1, keepdims=True)
@@ -115,7 +149,7 @@ class Thumbnails:
         self, rows: NDArray[np.int64], others: NDArray[np.int64], transform: int
     ) -> NDArray[np.bool_]:
         """Whether a cheap lower bound of the distance allows it."""
-        difference = self._coarse[rows] - _transformed(self._coarse[others], transform)
+        difference = self._coarse[rows] - transformed(self._coarse[others], transform)
         squares = np.einsum("pij,pij->p", difference, difference)
         allowed: NDArray[np.bool_] = squares <= 2 * MAX_ERROR + 1e-4
         return allowed
@@ -159,7 +193,7 @@ class Thumbnails:
         return np.minimum(2 * MAX_ERROR, _SHARE**2 * np.maximum(squares, 0))
 
 
-def _transformed(pictures: NDArray[Any], transform: int) -> NDArray[Any]:
+def transformed(pictures: NDArray[Any], transform: int) -> NDArray[Any]:
     """(p, h, h, ...) pictures mirrored or turned: number `transform - 1` of `Image.Transpose`."""
     if transform == 0:
         return pictures
@@ -210,90 +244,5 @@ def confirm(candidates: Iterable[tuple[int, Pairs]], thumbnails: Thumbnails) -> 
     table, square = table[order], square[order]
     fresh = np.ones(len(table), dtype=bool)
     fresh[1:] = (table[1:, :2] != table[:-1, :2]).any(axis=1)
-    return Links(table[fresh, :2], table[fresh, 2], square[fresh] / 2, table[fresh, 3])
-
-
-def group_links(links: Links, n: int, thumbnails: Thumbnails) -> NDArray[np.int64]:
-    """The group of each of n rows, or -1: connected, but no chain from one picture to another.
-
-    A component stays whole if all its members are within twice the distance of a copy of each
-    other. Otherwise the member with most copies and these form a group, and so on with the rest; a
-    member left over joins a copy of it.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    first, second = links.rows.T
-    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    groups = np.full(n, -1, dtype=np.int64)
-    linked = np.unique(links.rows)
-    members = split_by(component[linked], linked)
-    pairs = split_by(component[first], np.arange(len(first)))
-    total = 0
-    for rows, own in zip(members, pairs, strict=True):
-        for part in _without_chains(rows, links.rows[own], links.transforms[own], thumbnails):
-            groups[part] = total
-            total += 1
-    return groups
-
-
-def split_by(keys: NDArray[Any], values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """`values` in one array for each key, in order of keys; within one as they stood."""
-    if not len(keys):
-        return []
-    order = np.argsort(keys, kind="stable")
-    return np.split(values[order], np.flatnonzero(np.diff(keys[order])) + 1)
-
-
-def _without_chains(
-    members: NDArray[np.int64],
-    pairs: NDArray[np.int64],
-    transforms: NDArray[np.int64],
-    thumbnails: Thumbnails,
-) -> list[NDArray[np.int64]]:
-    m = len(members)
-    if m == 2:
-        return [members]
-    if m > _LARGE:
-        logger.warning("a group of %d copies is not looked through for chains", m)
-        return [members]
-    place = {int(row): i for i, row in enumerate(members)}
-    linked = np.zeros((m, m), dtype=bool)
-    for a, b in pairs:
-        linked[place[int(a)], place[int(b)]] = linked[place[int(b)], place[int(a)]] = True
-    first, second = np.nonzero(np.triu(~linked, 1))
-    if len(first):
-        limits = _CHAIN**2 * thumbnails.limits(members)
-        apart = np.min(
-            [
-                thumbnails.squared_distances(members[first], members[second], int(transform))
-                for transform in np.unique([0, *transforms])
-            ],
-            axis=0,
-        )
-        if (apart > np.minimum(limits[first], limits[second])).any():
-            return _stars(members, linked)
-    return [members]
-
-
-def _stars(members: NDArray[np.int64], linked: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """The member with most links among those left (the first of several) and these, repeatedly.
-
-    A member whose copies are all taken joins the group of the first of them: that it is a copy is
-    confirmed, whatever the rest of the chain.
-    """
-    number = np.full(len(members), -1)
-    while True:
-        left = number < 0
-        degrees = (linked & left[None, :] & left[:, None]).sum(axis=1)
-        centre = int(degrees.argmax())
-        if degrees[centre] == 0:
-            break
-        chosen = linked[centre] & left
-        chosen[centre] = True
-        number[chosen] = number.max() + 1
-    centres = number.copy()
-    for place in np.flatnonzero(number < 0):
-        number[place] = centres[np.flatnonzero(linked[place] & (centres >= 0))[0]]
-    return split_by(number, members)
+    table = table[fresh]
+    return Links.whole(table[:, :2], table[:, 2], square[fresh] / 2, table[:, 3], HASH)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._io import make_folder, read_npz, write_npz
-from noiseaudit.copies import Links, Thumbnails, confirm, group_links
+from noiseaudit.copies import HASH, Links, Thumbnails, confirm
+from noiseaudit.copy_groups import group_links, join_groups
 from noiseaudit.dataset import LabeledDataset, digest_array
+from noiseaudit.embedded_copies import check_embeddings, confirm_embedded, similar_pairs
 from noiseaudit.errors import OutputError, UsageError
 from noiseaudit.hamming import Pairs, hamming_pairs
 from noiseaudit.manifest import differences, read_manifest, write_manifest
@@ -22,7 +24,7 @@ from noiseaudit.picture_hashes import PictureHashes, check_hash, hash_pictures
 
 __all__ = ["CopyOptions", "CopyScan", "scan_copies"]
 
-_FORMAT = 1  # raise it whenever the same pictures would give other copies
+_FORMAT = 2  # raise it whenever the same pictures would give other copies
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,26 @@ def scan_copies(
     options: CopyOptions,
     folder: Path | None = None,
     *,
+    embeddings: ArrayLike | None = None,
     resume: bool = True,
     progress: bool = False,
 ) -> CopyScan:
-    """Find the copies, or read them from `folder` where they were found with the same options."""
+    """Find the copies, or read them from `folder` where they were found with the same options.
+
+    `embeddings`, (n, d) numbers, propose pairs beside the hash; see `embedded_copies`.
+
+    Raises:
+        DataError: if embeddings are not (n, d) finite numbers.
+        UsageError: if the examples they are of are no pictures.
+    """
+    vectors = None if embeddings is None else check_embeddings(embeddings, dataset)
     versions = {name: version(name) for name in ("imagehash", "pillow")}
     config = {
         "format": _FORMAT,
         **asdict(options),
         "inputs": dataset.content_digest,
         "ids": digest_array(dataset.ids),  # files may differ where what was loaded of them does not
+        "embeddings": None if vectors is None else digest_array(vectors),
         "versions": versions,
     }
     if folder is not None and resume and (stored := _stored(folder, config)) is not None:
@@ -113,10 +125,15 @@ def scan_copies(
         progress=progress,
     )
     found = _scan(dataset, options, hashes)
+    if vectors is not None:
+        found = _with_embedded(found, dataset, hashes, vectors, progress)
     if folder is not None and hashes.complete:
         make_folder(folder)
         arrays = {"original": found.original, "group": found.group}
         arrays |= {f"link_{name}": values for name, values in vars(found.links).items()}
+        (folder / "manifest.json").unlink(
+            missing_ok=True
+        )  # never one scan's copies under another's
         write_npz(folder / "copies.npz", arrays)
         write_manifest(folder / "manifest.json", {"config": config})
     return found
@@ -136,7 +153,7 @@ def _stored(folder: Path, config: dict[str, Any]) -> CopyScan | None:
 
 def _scan(dataset: LabeledDataset, options: CopyOptions, hashes: PictureHashes) -> CopyScan:
     none = np.empty(0, np.int64)
-    links = Links(none.reshape(0, 2), none, np.empty(0), none)
+    links = Links.whole(none.reshape(0, 2), none, np.empty(0), none, HASH)
     _, first, copy_of = np.unique(hashes.digests, axis=0, return_index=True, return_inverse=True)
     original = first[copy_of.ravel()].astype(np.int64)
     group = np.full(len(dataset), -1, np.int64)
@@ -169,4 +186,19 @@ def _near(
     links = confirm(candidates(), thumbnails)
     group = np.full(len(inputs), -1, np.int64)
     group[rows] = group_links(links, len(rows), thumbnails)
-    return Links(rows[links.rows], links.distances, links.errors, links.transforms), group
+    return replace(links, rows=rows[links.rows]), group
+
+
+def _with_embedded(
+    found: CopyScan,
+    dataset: LabeledDataset,
+    hashes: PictureHashes,
+    embeddings: NDArray[np.float32],
+    progress: bool,
+) -> CopyScan:
+    """With the copies that embeddings propose among pictures that are not in one group already."""
+    rows = np.unique(found.original)
+    candidates = similar_pairs(embeddings, rows, found.group)
+    links = confirm_embedded(candidates, dataset, hashes.codes, progress=progress)
+    group = join_groups(found.group, links.rows)[found.original]
+    return CopyScan(found.original, group, Links.joined([found.links, links]))

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._html import show_table
-from noiseaudit.copies import Links, split_by
+from noiseaudit.copies import EMBEDDING, FOUND_BY, Links
+from noiseaudit.copy_groups import split_by
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.picture_hashes import TRANSFORMS
 
@@ -162,22 +163,31 @@ class DuplicateGroups:
         return header, rows()
 
     def link_rows(self) -> tuple[list[str], Iterator[list[Any]]]:
-        """Header and rows of `links.csv`; `group` is empty where a chain was cut."""
-        header = ["group", "sample_id", "other_id", "distance", "error", "transform"]
+        """Header and rows of `links.csv`; `group` is empty where a chain was cut.
+
+        `similarity` and `window` (left, top, right, bottom in shares of the first picture's sides:
+        what the second shows of it) are of the pairs that embeddings found.
+        """
+        header = [
+            "group", "sample_id", "other_id", "distance", "error", "transform", "found_by",
+            "similarity", "window",
+        ]  # fmt: skip
         links, ids = self.links, self.dataset.ids
 
         def rows() -> Iterator[list[Any]]:
-            for (first, second), distance, error, transform in zip(
-                links.rows, links.distances, links.errors, links.transforms, strict=True
-            ):
+            for place, (first, second) in enumerate(links.rows):
                 both = self.group[first] == self.group[second] >= 0
+                embedded = links.found_by[place] == EMBEDDING
                 yield [
                     int(self.group[first]) if both else "",
                     int(ids[first]),
                     int(ids[second]),
-                    int(distance),
-                    round(float(error), 6),
-                    TRANSFORMS[transform],
+                    int(links.distances[place]),
+                    round(float(links.errors[place]), 6),
+                    TRANSFORMS[links.transforms[place]],
+                    FOUND_BY[links.found_by[place]],
+                    round(float(links.similarities[place]), 4) if embedded else "",
+                    " ".join(f"{x:.3f}" for x in links.windows[place]) if embedded else "",
                 ]
 
         return header, rows()

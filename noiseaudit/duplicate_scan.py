@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite
-from noiseaudit.copies import Links, split_by
+from noiseaudit.copies import PIXELS, Links
+from noiseaudit.copy_groups import split_by
 from noiseaudit.copy_scan import CopyOptions, CopyScan, scan_copies
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import NONE, UNKNOWN, DuplicateGroups, differ
@@ -27,6 +28,7 @@ def scan_duplicates(
     options: CopyOptions | None = None,
     *,
     pred_probs: ArrayLike | None = None,
+    embeddings: ArrayLike | None = None,
     folder: Path | None = None,
     resume: bool = True,
     progress: bool = False,
@@ -37,16 +39,20 @@ def scan_duplicates(
         dataset: where to look.
         options: how; default `CopyOptions()`.
         pred_probs: (n, k) probabilities to judge conflicts by.
+        embeddings: (n, d) numbers, to find re-crops and changes of colour too.
         folder: where what was found is kept, and read from by the next call.
         resume: whether to read it.
         progress: show bars on stderr when it is a terminal.
 
     Raises:
-        DataError: see `check_belief`.
+        DataError: see `check_belief`; for embeddings that are not as above.
+        UsageError: for embeddings of examples that are no pictures.
     """
     probs = None if pred_probs is None else check_belief(pred_probs, dataset)
     chosen = CopyOptions() if options is None else options
-    copies = scan_copies(dataset, chosen, folder, resume=resume, progress=progress)
+    copies = scan_copies(
+        dataset, chosen, folder, embeddings=embeddings, resume=resume, progress=progress
+    )
     return _assemble(dataset, copies, probs)
 
 
@@ -80,12 +86,7 @@ def _assemble(
     others = np.flatnonzero(has_exact & (original != np.arange(len(dataset))))
     exact = np.sort(np.stack([original[others], others], axis=1), axis=1)
     zeros = np.zeros(len(others), np.int64)
-    links = Links(
-        np.concatenate([exact, links.rows]),
-        np.concatenate([zeros, links.distances]),
-        np.concatenate([zeros, links.errors]),
-        np.concatenate([zeros, links.transforms]),
-    )
+    links = Links.joined([Links.whole(exact, zeros, zeros.astype(float), zeros, PIXELS), links])
     distance = np.full(len(dataset), np.iinfo(np.int64).max)
     inside = group[links.rows[:, 0]] == group[links.rows[:, 1]]
     for side in links.rows[inside].T:

@@ -14,6 +14,7 @@ from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import DuplicateGroups
 from noiseaudit.duplicate_scan import check_belief, scan_duplicates
 from noiseaudit.duplicates_presentation import build_duplicates_document
+from noiseaudit.embedded_copies import check_embeddings
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
 from noiseaudit.report import document_to_dict, write_report
@@ -34,6 +35,7 @@ def find_duplicates(
     radius: int | None = None,
     transforms: bool = False,
     pred_probs: ArrayLike | Path | None = None,
+    embeddings: ArrayLike | None = None,
     resume: bool = True,
     progress: bool = False,
 ) -> DuplicateGroups:
@@ -44,8 +46,13 @@ def find_duplicates(
     16 x 16 without brightness and contrast must correlate by 0.9, and lie 2.5 times closer than
     unrelated pictures of the same data set begin to lie. Of vectors only identical ones are copies.
 
-    Cost: 50,000 pictures of 32 x 32 take 10 to 20 s on two cores; hashes of files are kept in the
-    user's cache, so that a second scan, with pictures added, hashes only these.
+    With `embeddings`, re-crops to half the side and changes of colour are found too: neighbours
+    among them are proposed, and confirmed where the structure of one picture agrees with that of
+    a window of the other, everywhere in it; see `embedded_copies`.
+
+    Cost: 50,000 pictures of 32 x 32 take 10 to 20 s on two cores, with embeddings minutes; hashes
+    of files are kept in the user's cache, so that a second scan, with pictures added, hashes only
+    these.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -59,6 +66,7 @@ def find_duplicates(
         pred_probs: (n, k) probabilities of the classes, out-of-sample or averaged over training,
             to say which of conflicting labels is believed; or a file of them: .npy, .npz#KEY or
             .csv, the `cscores.npz` of the same source among them.
+        embeddings: (n, d) numbers of the examples, in their order, by any encoder of pictures.
         resume: use what an earlier scan of the same data left in `out`; False starts over, and
             overwrites one with other options.
         progress: show bars on stderr when it is a terminal.
@@ -73,12 +81,13 @@ def find_duplicates(
     dataset = load(source, progress=progress)
     if pred_probs is not None:
         pred_probs = check_belief(array_or_file(pred_probs, "pred_probs"), dataset)
+    vectors = None if embeddings is None else check_embeddings(embeddings, dataset)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "command": "duplicates",
         "source": dataset.name,
         "data": dataset.fingerprint,  # not in config: pictures may be added
-        "config": asdict(options),
+        "config": asdict(options) | ({} if vectors is None else {"embeddings": True}),
         "versions": package_versions(),
         "status": "running",
     }
@@ -87,6 +96,7 @@ def find_duplicates(
             dataset,
             options,
             pred_probs=pred_probs,
+            embeddings=vectors,
             folder=None if out is None else folder / "scan",
             resume=resume,
             progress=progress,

@@ -152,7 +152,11 @@ def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
 
 
 def in_parallel(
-    function: Callable[[Any], Any], jobs: Sequence[Any], what: str, progress: bool
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    what: str,
+    progress: bool,
+    unit: str = "picture",
 ) -> list[Any]:
     """`function` of each job, in order, on as many threads as cores (Pillow releases the GIL)."""
     from tqdm.auto import tqdm
@@ -160,7 +164,7 @@ def in_parallel(
     results: list[Any] = []
     if not jobs:
         return results
-    bar = tqdm(total=len(jobs), desc=what, unit="picture", disable=None if progress else True)
+    bar = tqdm(total=len(jobs), desc=what, unit=unit, disable=None if progress else True)
     images.picture_extensions()  # loads Pillow's plugins before the threads need them
     with images.pillow_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for start in range(0, len(jobs), _BLOCK):
