@@ -170,6 +170,7 @@ def audit(
             found = scan_duplicates(
                 dataset,
                 pred_probs=scores.run.pred_probs,
+                embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
                 folder=folder / "duplicates",
                 resume=resume,
                 progress=progress,

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _NEIGHBOURS = 3  # of each picture that may be copies of it,
 _FURTHER = 10  # and the one that says how similar pictures are that are none
-_FEW, _MOST = 2_000, 20_000  # pairs that are compared; between them, as many as pictures
+_FEW, _MOST = 500, 20_000  # pairs that are compared; between them, as many as pictures
 _AGREEMENT = 0.85  # of structure, at least,
 _LOCAL = 0.65  # and in the cells of the picture that agree least
 _DEVIATIONS = 8.0  # robust ones, by which it is above the median of pairs that are no copies
@@ -81,7 +81,7 @@ def similar_pairs(
     How far one stands out is its similarity less that of the picture's tenth neighbour, or less the
     median of all tenth ones where that is lower: a picture may have many copies.
 
-    Cost: every picture against every other, exactly, by scikit-learn; 2,000 pairs at least and
+    Cost: every picture against every other, exactly, by scikit-learn; 500 pairs at least and
     20,000 at most go on to the costly comparison.
 
     Args:

@@ -41,6 +41,9 @@ def duplicates(
             "cscores.npz of this source, or another .npz#KEY, .npy or .csv.",
         ),
     ] = None,
+    encoder: options.Encoder = "none",
+    encoder_weights: options.EncoderWeights = None,
+    encoder_size: options.EncoderSize = None,
     seed: options.Seed = 0,
     split: options.Split = None,
     limit: options.Limit = None,
@@ -56,6 +59,8 @@ def duplicates(
 ) -> None:
     """Find copies of one picture: under conflicting labels, across splits, or merely spare.
 
+    With an encoder, re-crops and changes of colour too, which takes longer.
+
     Writes groups.csv, links.csv, report.html and manifest.json into the output folder. Hashes of
     files are kept in the user's cache: a scan of the same pictures, or of more, goes on from there.
     """
@@ -63,9 +68,11 @@ def duplicates(
         from noiseaudit._io import make_folder
         from noiseaudit.copy_scan import CopyOptions
         from noiseaudit.duplicates import find_duplicates
+        from noiseaudit.encoders.stage import encode_source
         from noiseaudit.loaders import load
 
         CopyOptions(hash_name, hash_size, radius, transforms)  # told of before decoding
+        chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
         make_folder(out)
         dataset = load(
             source,
@@ -79,6 +86,7 @@ def duplicates(
             image_size=image_size,
             progress=not quiet,
         )
+        encoded = encode_source(dataset, chosen, progress=not quiet)
         found = find_duplicates(
             dataset,
             out=out,
@@ -87,6 +95,7 @@ def duplicates(
             radius=radius,
             transforms=transforms,
             pred_probs=pred_probs,
+            embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
             resume=resume,
             progress=not quiet,
         )
