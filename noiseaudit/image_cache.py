@@ -9,14 +9,11 @@ pictures in another place, or under other names, are found after one hashing pas
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import logging
 import os
 import stat
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,10 +26,11 @@ from numpy.typing import NDArray
 
 from noiseaudit import images
 from noiseaudit._io import NPZ_ERRORS, make_folder, read_json, write_json, write_npz
-from noiseaudit.errors import DataError, NoiseAuditWarning, OutputError
+from noiseaudit.errors import DataError, OutputError
 from noiseaudit.images import UNREADABLE, Header, unreadable_reason
+from noiseaudit.user_cache import cache_folder
 
-__all__ = ["Pictures", "cache_folder", "in_parallel", "load_pictures", "picture_headers"]
+__all__ = ["Pictures", "in_parallel", "load_pictures", "picture_headers"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,30 +123,6 @@ def _none_readable(files: Sequence[str], reasons: dict[int, str]) -> str:
     return (
         f"none of the {len(files)} pictures can be read; first {files[first]!r}: {reasons[first]}"
     )
-
-
-def cache_folder() -> Path:
-    """The user's cache folder, made if need be; NOISEAUDIT_CACHE names another one."""
-    import platformdirs
-
-    chosen = os.environ.get("NOISEAUDIT_CACHE") or platformdirs.user_cache_dir("noiseaudit")
-    try:
-        return make_folder(Path(chosen))
-    except OutputError as error:
-        temporary = Path(_temporary_cache().name)
-        warnings.warn(
-            f"the cache of decoded pictures cannot be kept ({error}); using {temporary}, which is "
-            "deleted at the end: set NOISEAUDIT_CACHE to a folder that can be written",
-            NoiseAuditWarning,
-            stacklevel=2,
-        )
-        return temporary
-
-
-@functools.cache
-def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
-    """One for the process; it removes itself when the interpreter ends."""
-    return tempfile.TemporaryDirectory(prefix="noiseaudit-")
 
 
 def in_parallel(

@@ -22,8 +22,9 @@ from PIL import Image
 from noiseaudit._io import make_folder, read_npz, write_npz
 from noiseaudit.dataset import LabeledDataset, digest_array
 from noiseaudit.errors import NoiseAuditWarning, OutputError, UsageError, check_name
-from noiseaudit.image_cache import cache_folder, in_parallel, picture_headers
+from noiseaudit.image_cache import in_parallel, picture_headers
 from noiseaudit.images import UNREADABLE, open_picture, unreadable_reason
+from noiseaudit.user_cache import cache_folder
 
 __all__ = ["HASHES", "TRANSFORMS", "PictureHashes", "check_hash", "hash_pictures"]
 

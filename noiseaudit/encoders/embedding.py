@@ -24,7 +24,7 @@ from noiseaudit.encoders.encoder import Encoder, check_vectors
 from noiseaudit.encoders.pictures import Pictures, find_pictures
 from noiseaudit.encoders.store import EmbeddingStore
 from noiseaudit.errors import DataError, UsageError
-from noiseaudit.image_cache import cache_folder
+from noiseaudit.user_cache import cache_folder
 
 if TYPE_CHECKING:
     import torch
