@@ -45,8 +45,8 @@ class AuditReport:
         ranking: the headline ranking; `rankings` holds that of every detector by name.
         findings: suggested labels and which given ones look wrong, in the rows of `dataset`.
         pred_probs: (n, k) float32 that the findings come from: **in-sample** probabilities, mean
-            over training epochs; or, where `loo_consistency` is the headline, out-of-sample ones
-            from its leave-one-out predictions.
+            over training epochs; or, of encoded pictures with `loo_consistency` among the
+            detectors, out-of-sample ones from its leave-one-out predictions.
         duplicates: groups of copies of one picture; None if none were looked for.
         embeddings: of the pictures, if an encoder made any.
         history: per training epoch: loss (nats), accuracy, seconds.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noiseaudit._io import read_json
 from noiseaudit.audit_report import AuditReport
@@ -169,7 +170,7 @@ def audit(
         if duplicates and dataset.kind == "images":
             found = scan_duplicates(
                 dataset,
-                pred_probs=scores.run.pred_probs,
+                pred_probs=_believed(encoded, scores)[0],
                 embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
                 folder=folder / "duplicates",
                 resume=resume,
@@ -181,6 +182,17 @@ def audit(
     return report
 
 
+def _believed(encoded: EncodedSource, scores: Scores) -> tuple[NDArray[np.float32], bool]:
+    """The probabilities that the verdict comes from, and whether they are left out.
+
+    They are so of encoded pictures, where there are any; else means over the training run.
+    """
+    if encoded.embeddings is not None and scores.left_out_probs is not None:
+        return scores.left_out_probs, True
+    probs = scores.run.pred_probs
+    return (np.array(probs) if probs.nbytes < 2**30 else probs), False
+
+
 def _assemble(
     encoded: EncodedSource,
     scores: Scores,
@@ -188,12 +200,11 @@ def _assemble(
     manifest: dict[str, Any],
 ) -> AuditReport:
     dataset, run, rankings = encoded.source, scores.run, scores.rankings
-    headline = HEADLINE if encoded.embeddings is None else HEADLINE_ENCODED
+    headline = HEADLINE_ENCODED if encoded.embeddings is not None else HEADLINE
     ranking = rankings.get(headline, next(iter(rankings.values())))
-    pred_probs = np.array(run.pred_probs) if run.pred_probs.nbytes < 2**30 else run.pred_probs
-    if ranking.detector == HEADLINE_ENCODED and scores.left_out_probs is not None:
-        pred_probs = scores.left_out_probs
-    findings = find_issues(dataset.labels, pred_probs, run.correct_history)
+    pred_probs, is_left_out = _believed(encoded, scores)
+    history = None if is_left_out else run.correct_history
+    findings = find_issues(dataset.labels, pred_probs, history)
     if found is not None:
         rows = np.flatnonzero(found.in_conflict())
         believed = found.believed[found.group[rows]]

@@ -18,13 +18,13 @@ class Findings:
     """The verdict on each of n examples.
 
     Attributes:
-        suggested: (n,) int64, the class with the largest epoch-averaged probability.
+        suggested: (n,) int64, the class with the largest probability.
         is_label_issue: (n,) bool, whether that is not the given label, that is whether the
-            epoch-averaged margin of the given label is negative.
-        given_prob: (n,) float64 in [0, 1], epoch-averaged probability of the given label.
+            margin of the given label is negative.
+        given_prob: (n,) float64 in [0, 1], of the given label, averaged over epochs or left out.
         suggested_prob: (n,) float64 in [0, 1], that of the suggested label.
         epochs_right: (n,) int64, in how many epochs the given label was predicted.
-        epochs: number of epochs.
+        epochs: number of epochs; 0 where the probabilities are of one model for each example.
         confirmed: by row, what is certain of it: that it is a copy with a conflicting label.
     """
 
@@ -43,8 +43,12 @@ class Findings:
         mine, other = self.given_prob[row], self.suggested_prob[row]
         suggested, given = class_names[self.suggested[row]], class_names[label]
         epochs_right, epochs = self.epochs_right[row], self.epochs
+        if epochs == 0 and not self.is_label_issue[row]:
+            return f"agrees with {given} ({mine:.0%})"
         if self.is_label_issue[row]:
             text = f"looks like {suggested} ({other:.0%}) rather than {given} ({mine:.0%})"
+            if epochs == 0:
+                return f"{text}, judging by all other examples"
             if epochs_right == 0:
                 return f"{text}; never predicted as {given} in {epochs} epochs"
             return f"{text}; predicted as {given} in {epochs_right} of {epochs} epochs"
@@ -80,13 +84,20 @@ class Findings:
 
 
 def find_issues(
-    labels: NDArray[np.int64], pred_probs: NDArray[np.float32], correct_history: NDArray[np.int8]
+    labels: NDArray[np.int64],
+    pred_probs: NDArray[np.float32],
+    correct_history: NDArray[np.int8] | None,
 ) -> Findings:
-    """Compare given labels with epoch-averaged (n, k) probabilities, in blocks of rows.
+    """Compare given labels with (n, k) probabilities, in blocks of rows.
 
-    Only training examples' own (in-sample) averages are needed: wrong labels are learned late,
-    so that the average still prefers the true class. Source: the parameter-free rule "prediction
-    differs from given label", on averages over training.
+    Of probabilities averaged over epochs the training examples' own (in-sample) ones will do: wrong
+    labels are learned late, so that the average still prefers the true class. Source: the
+    parameter-free rule "prediction differs from given label", on averages over training.
+
+    Args:
+        labels: (n,) given labels.
+        pred_probs: averaged over epochs, or out-of-sample.
+        correct_history: (e, n) of the epochs that they are averaged over; None if they are not.
     """
     n, k = pred_probs.shape
     suggested = np.empty(n, dtype=np.int64)
@@ -108,6 +119,10 @@ def find_issues(
         is_label_issue=suggested != labels,
         given_prob=given_prob,
         suggested_prob=suggested_prob,
-        epochs_right=(correct_history == 1).sum(axis=0, dtype=np.int64),
-        epochs=len(correct_history),
+        epochs_right=(
+            np.zeros(n, np.int64)
+            if correct_history is None
+            else (correct_history == 1).sum(axis=0, dtype=np.int64)
+        ),
+        epochs=0 if correct_history is None else len(correct_history),
     )

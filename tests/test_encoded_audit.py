@@ -61,6 +61,8 @@ def test_it_ranks_by_leave_one_out_and_trains_a_head(photographs, audited):
     first = report.to_frame().head(len(photographs[1]))
     assert set(first["source"]) == set(photographs[1])
     assert first["is_label_issue"].all()
+    assert first["reason"].str.endswith("judging by all other examples").all()
+    assert set(report.to_frame()["reason"].tail(40).str.split(" ").str[0]) == {"agrees"}
     assert np.allclose(report.pred_probs.sum(axis=1), 1, atol=1e-5)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["config"]["model"] == "head"
