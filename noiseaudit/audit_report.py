@@ -16,7 +16,7 @@ from noiseaudit._io import make_folder, write_csv, write_json
 from noiseaudit.cleaning import CleaningPlan
 from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.dataset import LabeledDataset
-from noiseaudit.duplicate_groups import DuplicateGroups
+from noiseaudit.duplicate_groups import NONE, DuplicateGroups
 from noiseaudit.duplicates import save_groups
 from noiseaudit.encoders.embedding import Embeddings
 from noiseaudit.findings import Findings
@@ -45,8 +45,8 @@ class AuditReport:
         ranking: the headline ranking; `rankings` holds that of every detector by name.
         findings: suggested labels and which given ones look wrong, in the rows of `dataset`.
         pred_probs: (n, k) float32 that the findings come from: **in-sample** probabilities, mean
-            over training epochs; or, of encoded pictures with `loo_consistency` among the
-            detectors, out-of-sample ones from its leave-one-out predictions.
+            over training epochs; or, of encoded pictures, out-of-sample ones from leave-one-out
+            predictions.
         duplicates: groups of copies of one picture; None if none were looked for.
         embeddings: of the pictures, if an encoder made any.
         history: per training epoch: loss (nats), accuracy, seconds.
@@ -89,6 +89,9 @@ class AuditReport:
         if self.duplicates is not None:
             inside = self.duplicates.in_conflict()
             copy_action[inside] = self.duplicates.action[inside]
+            # Of copies none of whose labels is believed one may be right all the same.
+            doubtful = inside & (self.duplicates.believed_of_each() == NONE)
+            copy_action[doubtful] = "review"
         reasons = [
             self.findings.reason(row, data.class_names, int(label))
             for row, label in enumerate(data.labels)

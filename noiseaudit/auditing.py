@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from noiseaudit._io import read_json
 from noiseaudit.audit_report import AuditReport
@@ -18,7 +17,6 @@ from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.encoders.choice import EncoderLike
 from noiseaudit.encoders.stage import EncodedSource, encode_source, encoder_beside
 from noiseaudit.errors import OutputError
-from noiseaudit.findings import find_issues
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
 from noiseaudit.presentation import build_document
@@ -170,7 +168,7 @@ def audit(
         if duplicates and dataset.kind == "images":
             found = scan_duplicates(
                 dataset,
-                pred_probs=_believed(encoded, scores)[0],
+                pred_probs=scores.pred_probs,
                 embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
                 folder=folder / "duplicates",
                 resume=resume,
@@ -182,17 +180,6 @@ def audit(
     return report
 
 
-def _believed(encoded: EncodedSource, scores: Scores) -> tuple[NDArray[np.float32], bool]:
-    """The probabilities that the verdict comes from, and whether they are left out.
-
-    They are so of encoded pictures, where there are any; else means over the training run.
-    """
-    if encoded.embeddings is not None and scores.left_out_probs is not None:
-        return scores.left_out_probs, True
-    probs = scores.run.pred_probs
-    return (np.array(probs) if probs.nbytes < 2**30 else probs), False
-
-
 def _assemble(
     encoded: EncodedSource,
     scores: Scores,
@@ -202,9 +189,10 @@ def _assemble(
     dataset, run, rankings = encoded.source, scores.run, scores.rankings
     headline = HEADLINE_ENCODED if encoded.embeddings is not None else HEADLINE
     ranking = rankings.get(headline, next(iter(rankings.values())))
-    pred_probs, is_left_out = _believed(encoded, scores)
-    history = None if is_left_out else run.correct_history
-    findings = find_issues(dataset.labels, pred_probs, history)
+    # A copy in memory: what is mapped may go with its folder.
+    pred_probs = scores.pred_probs
+    pred_probs = np.array(pred_probs) if pred_probs.nbytes < 2**30 else pred_probs
+    findings = scores.findings(dataset.labels)
     if found is not None:
         rows = np.flatnonzero(found.in_conflict())
         believed = found.believed[found.group[rows]]
@@ -225,7 +213,10 @@ def _assemble(
             "cscore_seconds": scores.cscore_seconds,
         },
     }
-    document = build_document(dataset, ranking, rankings, findings, run, found, manifest)
+    document = build_document(
+        dataset, ranking, rankings, findings, run, found, manifest,
+        embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
+    )  # fmt: skip
     return AuditReport(
         dataset=dataset,
         ranking=ranking,

@@ -41,7 +41,7 @@ class CleaningPlan:
         labels: (n,) int64 given labels.
         suspicion: (n,) float64, higher = more suspicious.
         suggested: (n,) int64 suggested labels.
-        suggested_prob: (n,) float64 in [0, 1], in-sample, averaged over training.
+        suggested_prob: (n,) float64 in [0, 1], averaged over training or left out.
         is_label_issue: (n,) bool.
         copy_action: (n,) text: the action for a copy under conflicting labels, "" for others.
         reasons: (n,) text.

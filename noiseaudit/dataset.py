@@ -257,7 +257,9 @@ class LabeledDataset:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What tells this dataset from another: counts and digests, for manifests."""
+        encoder = {"encoder": self.encoder} if self.encoder else {}
         return {
+            **encoder,
             "examples": len(self),
             "input_shape": list(self.input_shape),
             "inputs": self.content_digest,

@@ -44,6 +44,8 @@ class DuplicateGroups:
             -2 if there was nothing to judge by.
         distance: (n,) int64, Hamming distance to the nearest copy in the group, -1 without one.
         action: (n,) texts: "keep", "remove" or "review", "" outside groups.
+        is_window: (g,) bool, whether an embedding found a link of it: one picture shows a window
+            of another, which need not deserve its label.
         links: confirmed pairs, exact ones (error 0, distance 0) as the first copy with each other.
     """
 
@@ -53,6 +55,7 @@ class DuplicateGroups:
     believed: NDArray[np.int64]
     distance: NDArray[np.int64]
     action: NDArray[np.str_]
+    is_window: NDArray[np.bool_]
     links: Links
 
     def __len__(self) -> int:
@@ -75,6 +78,11 @@ class DuplicateGroups:
         """(g,) bool, whether it has copies in several splits."""
         split = self.dataset.split
         return np.zeros(len(self), bool) if split is None else differ(self.members, split)
+
+    def believed_of_each(self) -> NDArray[np.int64]:
+        """(n,) the label that its picture is believed to have, `NONE`, or `UNKNOWN` alone."""
+        each: NDArray[np.int64] = np.append(self.believed, UNKNOWN)[self.group]
+        return each
 
     def in_conflict(self) -> NDArray[np.bool_]:
         """(n,) bool, the examples of conflicts."""
@@ -105,6 +113,8 @@ class DuplicateGroups:
         names = self.dataset.class_names
         others = rows[rows != row]
         same = "identical to" if self.is_exact[number] else "the same picture as"
+        if self.is_window[number]:
+            same = "shows a part of, or all of, what is in"
         if not self.is_conflict[number]:
             return f"{same} sample {_listed(str(ids[other]) for other in others)}, same label"
         odd = (f"{ids[o]}, labelled {names[labels[o]]}" for o in others if labels[o] != labels[row])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite
-from noiseaudit.copies import PIXELS, Links
+from noiseaudit.copies import EMBEDDING, PIXELS, Links
 from noiseaudit.copy_groups import split_by
 from noiseaudit.copy_scan import CopyOptions, CopyScan, scan_copies
 from noiseaudit.dataset import LabeledDataset
@@ -103,10 +103,14 @@ def _assemble(
     members = [members[number][np.argsort(dataset.ids[members[number]])] for number in order]
     believed = np.array([_believed(dataset.labels[own], own, probs) for own in members], np.int64)
     action = np.full(len(dataset), "", dtype="<U6")
-    for own, label in zip(members, believed, strict=True):
-        action[own] = _actions(dataset, own, int(label))
+    group = rank[group]
+    windows = group[links.rows[links.found_by == EMBEDDING]].ravel()
+    is_window = np.isin(np.arange(len(members)), windows)
+    for number, (own, label) in enumerate(zip(members, believed, strict=True)):
+        # A part of a picture may rightly have another label.
+        action[own] = "review" if is_window[number] else _actions(dataset, own, int(label))
     is_exact = ~differ(members, original)
-    return DuplicateGroups(dataset, rank[group], is_exact, believed, distance, action, links)
+    return DuplicateGroups(dataset, group, is_exact, believed, distance, action, is_window, links)
 
 
 def _believed(

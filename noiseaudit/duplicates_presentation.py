@@ -92,6 +92,8 @@ def copy_groups(found: DuplicateGroups) -> tuple[CopyGroup, ...]:
 
 def _note(found: DuplicateGroups, number: int) -> str:
     believed = int(found.believed[number])
+    if found.is_window[number]:
+        return "One shows a part of another, or has other colours; a part may have its own label."
     if not found.is_conflict[number]:
         return ""
     if believed >= 0:

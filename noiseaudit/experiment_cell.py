@@ -24,7 +24,6 @@ from noiseaudit.detector import Detector
 from noiseaudit.errors import NoiseAuditError
 from noiseaudit.evaluation import evaluate, removal_rate
 from noiseaudit.experiment_report import COLUMNS
-from noiseaudit.findings import find_issues
 from noiseaudit.loaders import load
 from noiseaudit.manifest import differences, read_manifest
 from noiseaudit.retraining import RETRAIN_COLUMNS, Arm, arm_names, make_arms, retrain_arm
@@ -224,7 +223,7 @@ def _retrain(
         return []
     noisy = corruption.dataset
     plan = make_plan(noisy, seed=cell.seed, **job.retraining)
-    findings = find_issues(noisy.labels, scores.run.pred_probs, scores.run.correct_history)
+    findings = scores.findings(noisy.labels)
     arms = make_arms(
         noisy, job.dataset, findings, scores.rankings, seed=cell.seed, selectors=job.selectors
     )

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import DuplicateGroups
@@ -88,8 +89,13 @@ def build_document(
     run: TrainingRun,
     found: DuplicateGroups | None,
     manifest: Mapping[str, Any],
+    embeddings: NDArray[np.float32] | None = None,
 ) -> ReportDocument:
-    """Everything the report shows, as plain values."""
+    """Everything the report shows, as plain values.
+
+    With `embeddings` (n, d) the examples beside a suspect are those most alike among these, else
+    among the features that the last epoch left.
+    """
     issues = int(findings.is_label_issue.sum())
     pairs = _pairs(dataset, findings)
     return ReportDocument(
@@ -98,11 +104,11 @@ def build_document(
         detector=ranking.detector,
         examples=len(dataset),
         issues=issues,
-        facts=_facts(dataset),
+        facts=_facts(dataset, manifest),
         notes=_notes(dataset),
         classes=class_summaries(dataset, findings),
         pairs=pairs,
-        suspects=_suspects(dataset, ranking, rankings, findings, run),
+        suspects=_suspects(dataset, ranking, rankings, findings, run, embeddings),
         histograms=_histograms(ranking, rankings, findings),
         training=tuple(
             EpochSummary(epoch, item["loss"], item["accuracy"])
@@ -133,7 +139,7 @@ def _conflicts(found: DuplicateGroups | None) -> str:
     return f" {count:,} {what} under conflicting labels, confirmed on pixels."
 
 
-def _facts(dataset: LabeledDataset) -> tuple[tuple[str, str], ...]:
+def _facts(dataset: LabeledDataset, manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     present = counts[counts > 0]
     shape = " x ".join(str(size) for size in dataset.input_shape)
@@ -143,6 +149,9 @@ def _facts(dataset: LabeledDataset) -> tuple[tuple[str, str], ...]:
         ("inputs", f"{dataset.kind}, {shape}"),
         ("examples per class", f"{present.min():,} to {present.max():,}"),
     ]
+    if manifest["encoder"]["name"] is not None:
+        told = manifest["encoder"]
+        facts.append(("embeddings", f"{told['name']}, {told['dimension']:,} numbers each"))
     if dataset.split is not None:
         splits = Counter(dataset.split.tolist())
         facts.append(("splits", ", ".join(f"{name}: {n:,}" for name, n in splits.items())))
@@ -191,6 +200,7 @@ def _suspects(
     rankings: Mapping[str, Ranking],
     findings: Findings,
     run: TrainingRun,
+    embeddings: NDArray[np.float32] | None,
 ) -> tuple[Suspect, ...]:
     rows = ranking.order[:_SUSPECTS]
     pictures = _pictures(dataset, rows)
@@ -203,7 +213,10 @@ def _suspects(
     if dataset.kind == "vectors":
         features = _unusual_features(dataset, rows)
     curves = run.curves[:, rows].astype(float).T.round(4).tolist()
-    neighbours = _neighbours(dataset, run, rows)
+    # What a network was trained to say of an example draws it to those of its given label.
+    points = run.snapshots.get(("features", None)) if embeddings is None else embeddings
+    metric = "euclidean" if embeddings is None else "cosine"
+    neighbours = _neighbours(dataset, points, metric, rows)
     names = dataset.class_names
     return tuple(
         Suspect(
@@ -238,17 +251,19 @@ def _pictures(
 
 
 def _neighbours(
-    dataset: LabeledDataset, run: TrainingRun, rows: np.ndarray[Any, Any]
+    dataset: LabeledDataset,
+    points: NDArray[np.float32] | None,
+    metric: str,
+    rows: np.ndarray[Any, Any],
 ) -> list[tuple[Neighbour, ...]]:
-    """The nearest examples of each of `rows` among the features, as the last epoch left them."""
+    """The nearest examples of each of `rows`, none where there are no points to compare."""
     from sklearn.neighbors import NearestNeighbors
 
-    features = run.snapshots.get(("features", None))
-    if features is None or len(features) < 2 or not np.isfinite(features).all():
+    if points is None or len(points) < 2 or not np.isfinite(points).all():
         return [()] * len(rows)
-    count = min(_NEIGHBOURS, len(features) - 1)
-    search = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(features)
-    found = search.kneighbors(features[rows], return_distance=False)
+    count = min(_NEIGHBOURS, len(points) - 1)
+    search = NearestNeighbors(n_neighbors=count + 1, algorithm="brute", metric=metric).fit(points)
+    found = search.kneighbors(points[rows], return_distance=False)
     # Of several examples in one place, the row itself need not come first.
     order = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :count]
     nearest = np.take_along_axis(found, order, axis=1)

@@ -245,7 +245,12 @@ def _predict(
     return errors / (total * targets.shape[1]), leverage, scores
 
 
-def probs_of_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+def probs_of_scores(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    *,
+    of: Literal["given", "right"] = "given",
+) -> NDArray[np.float32]:
     """(n, k) float32 probabilities of the given labels: (1 - e) softmax(t s) + e / k.
 
     The two numbers t and e are those under which the given labels are likeliest, of 20,000
@@ -257,6 +262,7 @@ def probs_of_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> N
     Args:
         scores: (n, k), of `leave_one_out`.
         labels: (n,) int64 given labels.
+        of: "right" leaves out the share e of labels drawn at random: softmax(t s).
     """
     k = scores.shape[1]
     some = spread_rows(len(scores), _SAMPLE)
@@ -269,5 +275,7 @@ def probs_of_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> N
 
     found = minimize(mean_loss, _START, bounds=_BOUNDS, method="Nelder-Mead")
     scale, floor = np.exp(found.x)
-    probs = (1 - floor) * softmax(scale * scores, axis=1) + floor / k
+    probs = softmax(scale * scores, axis=1)
+    if of == "given":
+        probs = (1 - floor) * probs + floor / k
     return np.asarray(probs, np.float32)

@@ -31,6 +31,7 @@ from noiseaudit.detector import (
 from noiseaudit.detectors.loo_consistency import LooConsistency
 from noiseaudit.errors import UsageError
 from noiseaudit.evidence import Evidence
+from noiseaudit.findings import Findings, find_issues
 from noiseaudit.ranking import Ranking
 from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
@@ -96,7 +97,7 @@ class Scores:
         cscores: the C-scores, if a detector needed them, and `cscore_seconds` of all their runs.
         rankings: by detector name, in the order asked for.
         seconds: by detector name: all that it cost, the stages it needs included.
-        left_out_probs: (n, k) float32, out-of-sample, if `loo_consistency` is among the detectors.
+        left_out_probs: (n, k) float32 of the classes, out-of-sample, if the data set is encoded.
     """
 
     run: TrainingRun
@@ -106,6 +107,16 @@ class Scores:
     seconds: dict[str, float]
     cscore_seconds: float | None = None
     left_out_probs: NDArray[np.float32] | None = None
+
+    @property
+    def pred_probs(self) -> NDArray[np.float32]:
+        """(n, k) that the verdict comes from: left out where there are such, else of the run."""
+        return self.run.pred_probs if self.left_out_probs is None else self.left_out_probs
+
+    def findings(self, labels: NDArray[np.int64]) -> Findings:
+        """The verdict on `labels`, those that were trained on."""
+        history = self.run.correct_history if self.left_out_probs is None else None
+        return find_issues(labels, self.pred_probs, history)
 
     @property
     def cross_validation_seconds(self) -> float | None:
@@ -205,17 +216,7 @@ def score_examples(
     needs = _stage_needs(detectors, dataset)
     needed = set().union(*needs.values())
     needs_cscores = "cscores" in needed
-    if needs_cscores and held_out_options.runs < held_out_options.least_runs:
-        raise UsageError(
-            f"{held_out_options.runs} runs at subset ratio {held_out_options.subset_ratio:g} leave "
-            f"examples without a C-score; use --runs {held_out_options.least_runs} or more"
-        )
-    for detector in detectors:
-        if getattr(detector, "every", 1) > plan.recipe.epochs:
-            raise UsageError(
-                f"{detector.name} is to measure every {getattr(detector, 'every', 1)}th epoch of "
-                f"{plan.recipe.epochs}: it would never"
-            )
+    _check_lengths(detectors, plan, held_out_options if needs_cscores else None)
     snapshots = {
         snapshot
         for detector in detectors
@@ -275,15 +276,42 @@ def score_examples(
     }
     rankings, seconds = {}, {}
     for detector in detectors:
-        began = time.perf_counter()
-        evidence.reused_seconds.clear()
-        rankings[detector.name] = detector.rank(evidence)
-        own = time.perf_counter() - began + sum(evidence.reused_seconds)
+        rankings[detector.name], own = _ranked(detector, evidence)
         seconds[detector.name] = own + sum(stages[need] for need in needs[detector.name])
-    left_out = [d.pred_probs(evidence) for d in detectors if isinstance(d, LooConsistency)]
-    return Scores(
-        run, held_out, cscores, rankings, seconds, cscore_seconds, left_out[0] if left_out else None
-    )
+    left_out_probs = _left_out_probs(detectors, evidence) if dataset.encoder else None
+    return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds, left_out_probs)
+
+
+def _check_lengths(
+    detectors: Sequence[Detector], plan: TrainingPlan, cscore_options: HeldOutOptions | None
+) -> None:
+    """Refuse, before training, runs and epochs that are too few for a detector."""
+    if cscore_options is not None and cscore_options.runs < cscore_options.least_runs:
+        raise UsageError(
+            f"{cscore_options.runs} runs at subset ratio {cscore_options.subset_ratio:g} leave "
+            f"examples without a C-score; use --runs {cscore_options.least_runs} or more"
+        )
+    for detector in detectors:
+        every = getattr(detector, "every", 1)
+        if every > plan.recipe.epochs:
+            raise UsageError(
+                f"{detector.name} is to measure every {every}th epoch of {plan.recipe.epochs}: "
+                "it would never"
+            )
+
+
+def _ranked(detector: Detector, evidence: Evidence) -> tuple[Ranking, float]:
+    """Its ranking, and the seconds of that with what another detector did for it."""
+    began = time.perf_counter()
+    evidence.reused_seconds.clear()
+    ranking = detector.rank(evidence)
+    return ranking, time.perf_counter() - began + sum(evidence.reused_seconds)
+
+
+def _left_out_probs(detectors: Sequence[Detector], evidence: Evidence) -> NDArray[np.float32]:
+    """What judges encoded pictures: a head of many weights soon fits wrong labels too."""
+    judges = [item for item in detectors if isinstance(item, LooConsistency)]
+    return (judges or [LooConsistency()])[0].class_probs(evidence)
 
 
 def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evidence:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -99,6 +100,42 @@ def test_its_plan_cleans_the_pictures(photographs, audited, tmp_path):
     assert before == {path: digest_file(path) for path in sorted(photographs[0].rglob("*.png"))}
 
 
+def test_the_verdict_does_not_depend_on_the_detectors_asked_for(photographs, audited):
+    report, _, encoder = audited
+    other = na.audit(photographs[0], encoder=encoder, detectors=["cumulative_loss"], seed=0)
+    assert other.ranking.detector == "cumulative_loss"
+    assert np.array_equal(other.findings.is_label_issue, report.findings.is_label_issue)
+    assert np.array_equal(other.pred_probs, report.pred_probs)
+
+
+def test_a_class_of_one_is_not_judged(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(13):
+        name = "only" if number == 12 else list(COLOURS)[number % 2]
+        (tmp_path / name).mkdir(exist_ok=True)
+        pixels = random.integers(0, 255, (70, 70, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    with pytest.warns(na.NoiseAuditWarning, match="single example"):
+        report = na.audit(tmp_path, encoder=Colours(), seed=0)
+    only = report.dataset.class_names.index("only")
+    assert not report.findings.is_label_issue[report.dataset.labels == only].any()
+
+
+def test_embeddings_belong_to_their_examples(photographs):
+    dataset = na.load(photographs[0], limit=12)
+    found = na.embed(dataset, Colours())
+    assert na.encoded(dataset, found).encoder
+    with pytest.raises(na.DataError, match="not of the examples"):
+        na.encoded(dataset.subset(np.arange(11, -1, -1)), found)
+
+
+def test_neighbours_are_those_among_the_embeddings(photographs, audited):
+    report, _, _ = audited
+    for suspect in report.document.suspects[: len(photographs[1])]:
+        labels = {near.label for near in suspect.neighbours}
+        assert suspect.suggested_label in labels  # a head that has fitted the error shows its like
+
+
 def test_the_same_again_computes_nothing(photographs, audited):
     report, out, encoder = audited
     na.embed(na.load(photographs[0]), encoder)  # the cache is each test's own
@@ -160,12 +197,20 @@ def test_who_asks_for_a_network_on_pictures_gets_no_encoder(asked, expected):
         (["--encoder-size", "96"], "need --encoder NAME"),
         (["--encoder", "efficientnet_lite0", "--encoder-size", "7"], "7"),
         (["--encoder", "resnet18"], "--download"),
+        (["--encoder", "efficientnet_lite0", "--model", "cnn"], "leave one of the two out"),
+        (["--encoder", "efficientnet_lite0", "--augmentation", "flip"], "is for pictures"),
     ],
 )
 @pytest.mark.parametrize("command", ["audit", "experiment", "cscores"])
 def test_wrong_options_are_told_before_data_is_read(command, options, message, tmp_path, capsys):
     assert main([command, "/no/such/folder", "--out", str(tmp_path / "o"), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_noise_made_of_pictures_takes_no_encoder(tmp_path, capsys):
+    common = ["--out", str(tmp_path / "o"), "--encoder", "efficientnet_lite0"]
+    assert main(["experiment", "/no/such/folder", "--noise", "duplicates", *common]) == 2
+    assert "use --encoder none" in capsys.readouterr().err
 
 
 def test_vectors_take_no_encoder():
@@ -179,9 +224,13 @@ def test_the_harness_and_the_cscores_look_through_it(photographs, tmp_path, monk
     out, common = tmp_path / "harness", ["--encoder", "efficientnet_lite0", "--quiet"]
     assert main(
         ["experiment", str(photographs[0]), "--out", str(out), "--seeds", "0", "--epochs", "2",
-         "--detectors", "loo_consistency,cumulative_loss", *common]
+         "--detectors", "loo_consistency,cumulative_loss", "--rates", "0.2", "--retrain", *common]
     ) == 0  # fmt: skip
     assert "loo_consistency" in (out / "results.csv").read_text()
+    arms = pd.read_csv(out / "retrain.csv").set_index("arm")
+    assert arms.loc["remove", "n_selected"] >= 8  # 10 are wrong; the head finds none so early
+    assert arms.loc["remove", "n_wrong"] <= 3
+    assert json.loads((out / "manifest.json").read_text())["config"]["dataset"]["encoder"]
     scores = tmp_path / "cscores"
     assert main(
         ["cscores", str(photographs[0]), "--out", str(scores), "--runs", "4", "--epochs", "2",

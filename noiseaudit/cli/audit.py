@@ -80,12 +80,15 @@ def audit(
 ) -> None:
     """Train once on the labels as they are and rank the ones not to trust.
 
+    Photographs are looked at through a frozen encoder where there is no GPU; see --encoder.
+
     Writes ranking.csv, report.html and manifest.json into the output folder. Stopped at any
     moment, the same command goes on where it was.
     """
     with session(quiet=quiet, debug=debug):
         from noiseaudit._io import make_folder
         from noiseaudit.auditing import audit as run_audit
+        from noiseaudit.encoders.stage import encoder_beside
         from noiseaudit.loaders import load
         from noiseaudit.scoring import check_options
 
@@ -102,6 +105,7 @@ def audit(
         # Decoding a large folder takes long: what can be wrong without it must come first.
         check_options(options.names(detectors), model, device, augmentation, overrides)
         chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
+        encoder_beside(chosen, model, augmentation)
         make_folder(out)
         dataset = load(
             source,

@@ -120,6 +120,7 @@ def cscores(
             augmentation=augmentation,
         )
         chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
+        how = encoder_beside(chosen, model, augmentation)
         dataset = load(
             source,
             data_root=data_root,
@@ -136,10 +137,7 @@ def cscores(
             progress=not quiet,
         )
         dataset = encode_source(
-            dataset,
-            encoder_beside(chosen, model, augmentation),
-            device=device,
-            progress=not quiet,
+            dataset, how, device=device, threads=threads, progress=not quiet
         ).dataset
         plan: dict[str, Any] = {
             "subset_ratio": ratios,

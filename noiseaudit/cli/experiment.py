@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,6 @@ from noiseaudit.cli import options
 from noiseaudit.cli.session import session
 
 if TYPE_CHECKING:
-    from noiseaudit.dataset import LabeledDataset
     from noiseaudit.experiment_report import ExperimentReport
 
 __all__ = ["experiment"]
@@ -109,8 +108,10 @@ def experiment(
         ):
             check_options(asked, model, device, augmented, None)
         chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
-        if chosen == "auto" and any(word.split(":")[0] in _OF_PICTURES for word in words):
-            chosen = "none"
+        of_pictures = [word for word in words if word.split(":")[0] in _OF_PICTURES]
+        if of_pictures and chosen not in ("auto", "none"):
+            raise UsageError(f"noise {of_pictures[0]} is made of pictures: use --encoder none")
+        how = "none" if of_pictures else encoder_beside(chosen, model, augmentation)
         make_folder(out)
         # Retraining needs the test split too; split and limit are then of what is left.
         dataset = load(
@@ -131,15 +132,11 @@ def experiment(
         if retrain:
             dataset, test = split_off_test(dataset)
             dataset = load(dataset, split=split, limit=limit)
-
-        def encode(part: LabeledDataset) -> LabeledDataset:
-            how = encoder_beside(chosen, model, augmentation)
-            progress = not quiet
-            return encode_source(
-                part, how, device=device, threads=threads, progress=progress
-            ).dataset
-
-        dataset, test = encode(dataset), None if test is None else encode(test)
+        where: dict[str, Any] = {"device": device, "threads": threads, "progress": not quiet}
+        encoded = encode_source(dataset, how, **where)
+        dataset = encoded.dataset
+        if test is not None:  # as the training part, whatever its own size
+            test = encode_source(test, encoded.encoder or "none", **where).dataset
         report = run_experiment(
             dataset,
             noise=words,

@@ -64,12 +64,12 @@ class LooConsistency:
         losses = logsumexp(_SHARPNESS * scores, axis=1) - _SHARPNESS * given
         return Ranking(self.name, evidence.ids, losses)
 
-    def pred_probs(self, evidence: Evidence) -> NDArray[np.float32]:
-        """(n, k) out-of-sample probabilities; see `noiseaudit.ridge.probs_of_scores`."""
+    def class_probs(self, evidence: Evidence) -> NDArray[np.float32]:
+        """(n, k) out-of-sample probabilities of the right label; see `noiseaudit.ridge`."""
         n, k = len(evidence.labels), evidence.num_classes
         if n < 2 or k < 2:
             return np.full((n, k), 1 / max(k, 1), np.float32)
-        return probs_of_scores(self._scores(evidence), evidence.labels)
+        return probs_of_scores(self._scores(evidence), evidence.labels, of="right")
 
     def _scores(self, evidence: Evidence) -> NDArray[np.float64]:
         embeddings = evidence.vectors()

@@ -41,6 +41,7 @@ class Embeddings:
     """The vectors of a data set's pictures.
 
     Attributes:
+        ids: (n,) int64 sample ids of the data set.
         vectors: (n, d) float32, finite, read-only; memory-mapped where they lie in order on disk.
         encoder: its name.
         key: digest of weights, preprocessing and size; None if the vectors are not kept.
@@ -50,6 +51,7 @@ class Embeddings:
         reused: the rest: those stored before, and copies.
     """
 
+    ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
     encoder: str
     key: str | None
@@ -123,7 +125,9 @@ def embed(
     if chosen.key is not None:
         whole = chosen.key.encode() + b"".join(pictures.digests)
         content = hashlib.blake2b(whole, digest_size=16).hexdigest()
-    return Embeddings(vectors, chosen.name, chosen.key, content, seconds, len(missing), reused)
+    return Embeddings(
+        dataset.ids, vectors, chosen.name, chosen.key, content, seconds, len(missing), reused
+    )
 
 
 def encoded(dataset: LabeledDataset, embeddings: Embeddings) -> LabeledDataset:
@@ -132,8 +136,12 @@ def encoded(dataset: LabeledDataset, embeddings: Embeddings) -> LabeledDataset:
     Labels, ids, class names, sources, split and all else stay.
 
     Raises:
-        DataError: if there are not as many embeddings as examples.
+        DataError: if they are of other examples, or in another order.
     """
+    if not np.array_equal(dataset.ids, embeddings.ids):
+        raise DataError(
+            f"these embeddings are not of the examples of {dataset.name} in their order"
+        )
     return replace(
         dataset,
         inputs=embeddings.vectors,

@@ -9,6 +9,8 @@ from typing import Any
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.encoders.choice import EncoderLike, choose_encoder
 from noiseaudit.encoders.embedding import Embeddings, embed, encoded
+from noiseaudit.encoders.encoder import Encoder
+from noiseaudit.errors import UsageError
 
 __all__ = ["EncodedSource", "encode_source", "encoder_beside"]
 
@@ -23,12 +25,14 @@ class EncodedSource:
         source: as it was loaded.
         dataset: the same examples as vectors if there are embeddings, else `source` itself.
         embeddings: of the pictures; None if they are looked at as they are.
+        encoder: that made them, or None.
         reason: why, in a sentence.
     """
 
     source: LabeledDataset
     dataset: LabeledDataset
     embeddings: Embeddings | None
+    encoder: Encoder | None
     reason: str
 
     @property
@@ -55,9 +59,21 @@ def encoder_beside(encoder: EncoderLike, model: object, augmentation: object) ->
         encoder: as for `choose_encoder`.
         model: to be trained, "auto" if nobody asked for one.
         augmentation: of pictures, likewise.
+
+    Raises:
+        UsageError: if both are asked for.
     """
     is_asked_for = model not in ("auto", "head") or augmentation != "auto"
-    return "none" if is_asked_for and encoder == "auto" else encoder
+    if encoder == "auto":
+        return "none" if is_asked_for else encoder
+    needs_pictures = isinstance(model, str) and model not in ("auto", "head", "mlp")
+    if encoder != "none" and (needs_pictures or augmentation not in ("auto", "none")):
+        asked = f"model {model!r}" if needs_pictures else f"augmentation {augmentation!r}"
+        raise UsageError(
+            f"{asked} is for pictures, and an encoder turns them into vectors; leave one of the "
+            "two out"
+        )
+    return encoder
 
 
 def encode_source(
@@ -84,8 +100,8 @@ def encode_source(
     if chosen is None:
         if encoder == "auto" and "pip install" in reason:
             logger.info(reason)
-        return EncodedSource(dataset, dataset, None, reason)
+        return EncodedSource(dataset, dataset, None, None, reason)
     way_out = "; --encoder none trains on the pictures instead" if encoder == "auto" else ""
     logger.info("%s%s", reason, way_out)
     found = embed(dataset, chosen, device=device, threads=threads, progress=progress)
-    return EncodedSource(dataset, encoded(dataset, found), found, reason)
+    return EncodedSource(dataset, encoded(dataset, found), found, chosen, reason)
