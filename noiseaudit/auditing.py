@@ -161,7 +161,7 @@ def audit(
             held_out_options=held_out,
             resume=resume,
             keep_trajectories=keep_trajectories,
-            keep_features=plan.has_features,
+            keep_features=plan.has_features and encoded.embeddings is None,
             progress=progress,
         )
         found = None

@@ -18,6 +18,7 @@ from noiseaudit.copy_scan import CopyOptions
 from noiseaudit.duplicate_groups import UNKNOWN, DuplicateGroups
 from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
+from noiseaudit.findings import Findings
 from noiseaudit.hamming import hamming_pairs
 from noiseaudit.picture_hashes import HASHES, hash_pictures
 
@@ -508,9 +509,7 @@ def test_an_audit_puts_confirmed_conflicts_first(tmp_path, photographs):
 def test_a_believed_label_reaches_the_ranking():
     given = np.array([0, 1, 0, 1])
     nothing = np.zeros(4)
-    found = na.auditing.Findings(
-        given.copy(), np.zeros(4, bool), nothing, nothing, np.zeros(4, int), 1
-    )
+    found = Findings(given.copy(), np.zeros(4, bool), nothing, nothing, np.zeros(4, int), 1)
     told = found.with_conflicts(np.array([1, 2]), np.array([0, 0]), given, ["one", "two"])
     assert told.suggested.tolist() == [0, 0, 0, 1]
     assert told.is_label_issue.tolist() == [False, True, False, False]

@@ -71,6 +71,7 @@ def test_it_ranks_by_leave_one_out_and_trains_a_head(photographs, audited):
     assert "as asked for" in manifest["encoder"]["reason"]
     assert report.dataset.kind == "images"
     assert report.document.suspects[0].thumbnail.startswith("data:image/")
+    assert "it may learn wrong labels too" in report.to_html()
     assert report.document.suspects[0].neighbours[0].thumbnail.startswith("data:image/")
 
 

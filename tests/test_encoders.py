@@ -358,7 +358,7 @@ def test_encoded_data_set_differs_in_its_inputs_alone(tmp_path):
     assert vectors.content_digest == found.content != dataset.content_digest
     for name in ("labels", "ids", "class_names", "sources", "split", "root", "skipped", "origin"):
         assert getattr(vectors, name) is getattr(dataset, name)
-    with pytest.raises(DataError, match="labels"):
+    with pytest.raises(DataError, match="not of the examples"):
         encoded(dataset.subset([0, 2]), found)
 
 
