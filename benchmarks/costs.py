@@ -40,12 +40,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "fashion_mnist_10000": ("audit", "fashion_mnist", "--limit", "10000"),
     "fashion_mnist_60000": ("audit", "fashion_mnist"),
     "cifar10_10000": ("audit", "cifar10", "--limit", "10000"),
-    "cifar10_50000": ("audit", "cifar10"),
     "vectors_50000": ("audit", "VECTORS"),
     "photos_500": ("audit", "PHOTOS"),
     "clean_photos": ("clean", "photos_500", "--policy", "share:0.05"),
     "duplicates_50000": ("duplicates", "cifar10"),
-    "cscores_10000": ("cscores", "fashion_mnist", "--limit", "10000", "--model", "mlp"),
 }
 SMOKE = {
     "digits": ("audit", "digits", "--limit", "100", "--epochs", "1"),

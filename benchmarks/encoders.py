@@ -4,9 +4,11 @@
     python benchmarks/encoders.py --preset cpu --data-root DIR --out DIR [--parts photos,sizes]
 
 Parts, each with a JSON of its own: `photos`, 500 photographs with planted noise; `cifar10`, small
-pictures, planted and human noise; `sizes`, what side the encoder needs for small pictures, by the
+pictures, planted and human noise (training from scratch on those is in `proxies.py` and
+`detection.py`); `sizes`, what side the encoder needs for small pictures, by the
 accuracy of ridge regression on clean labels, left out; `head`, recipes of the network for
-embeddings. `--out` keeps embeddings, and the seconds that they took when they were computed.
+embeddings. `--out` keeps embeddings, the seconds that they took when they were computed, and rows:
+a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ from noiseaudit.ridge import leave_one_out
 NAME = "efficientnet_lite0"
 PLANTED = {"uniform 10%": ("uniform", 0.1), "pair 20%": ("pair", 0.2)}
 HUMAN = {"CIFAR-10N aggregate": "aggre_label", "CIFAR-10N worst": "worse_label"}
+MANY, SOME = 20_000, 5_000  # examples from which some things are measured once, or not at all
 RUN = ("cumulative_loss", "area_under_margin")
 LOOK = ("loo_consistency", "knn_disagreement")
 HEADS = {  # hidden units, dropout of inputs, of hidden units; optimizer; epochs
@@ -46,11 +52,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "photos": ("photos", None, None, (0, 1, 2)),
         "cifar10": [
-            ("cifar10", 10_000, 96, (0, 1, 2), True), ("cifar10", 10_000, 128, (0, 1, 2), False),
+            ("cifar10", 10_000, 128, (0, 1, 2), False),
             ("cifar10", None, 128, (0, 1, 2), False),
         ],
         "sizes": ("cifar10", 2_000, (32, 64, 96, 128, 160, 224)),
-        "head": [("photos", None, None), ("cifar10", 10_000, 96), ("fashion_mnist", 5_000, 96)],
+        "head": [
+            ("photos", None, None), ("cifar10", 3_000, 128), ("fashion_mnist", 3_000, 96),
+        ],
     },
 }  # fmt: skip
 
@@ -63,22 +71,29 @@ def opened(name: str, limit: int | None, data_root: Path | None) -> na.LabeledDa
 
 def encode(data: na.LabeledDataset, size: int | None, out: Path) -> tuple[na.LabeledDataset, float]:
     """Its embeddings, and what they took in seconds when they were computed."""
-    found = na.embed(data, na.create_encoder(NAME, image_size=size))
+    encoder = na.create_encoder(NAME, image_size=size)
     told = out / f"embedding_{data.name}_{len(data)}_{size}.json"
-    if found.computed == len(data) or not told.exists():
-        told.write_text(json.dumps({"seconds": found.seconds, "computed": found.computed}))
+    if not told.exists():  # in a cache of its own: pictures may be known from another part
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["NOISEAUDIT_CACHE"] = cache
+            found = na.embed(data, encoder)
+        told.write_text(json.dumps({"seconds": found.seconds, "load": os.getloadavg()[0]}))
+    os.environ["NOISEAUDIT_CACHE"] = str((out / "cache").absolute())
+    found = na.embed(data, encoder)
     return na.encoded(data, found), json.loads(told.read_text())["seconds"]
 
 
 def noises(data: na.LabeledDataset, seed: int, data_root: Path | None) -> Iterator[tuple[str, Any]]:
     for told, (model, rate) in PLANTED.items():
-        yield told, na.inject_noise(data, model, rate=rate, seed=seed)
+        if told == "uniform 10%" or len(data) <= MANY:
+            yield told, na.inject_noise(data, model, rate=rate, seed=seed)
     if data.name == "cifar10" and len(data) == 50_000:
         for told, key in HUMAN.items():
-            yield told, na.inject_noise(data, f"human:{data_root}/cifar10n.npz#{key}", seed=seed)
+            labels = f"{data_root}/cifar10n.npz#{key}"
+            yield told, na.inject_noise(data, "human", labels=labels, seed=seed)
 
 
-def cross_validated(data: na.LabeledDataset, seed: int) -> Iterator[tuple[str, Any]]:
+def cross_validated(data: na.LabeledDataset, seed: int) -> dict[str, na.Ranking]:
     """cleanlab's scores of what logistic regression on the embeddings predicts out of sample."""
     from cleanlab.rank import get_label_quality_scores
     from sklearn.linear_model import LogisticRegression
@@ -89,9 +104,14 @@ def cross_validated(data: na.LabeledDataset, seed: int) -> Iterator[tuple[str, A
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     probs = cross_val_predict(model, data.inputs, data.labels, cv=folds, method="predict_proba")
-    for method in ("self_confidence", "normalized_margin"):
-        quality = get_label_quality_scores(data.labels, probs, method=method)
-        yield f"cleanlab {method}", na.Ranking(method, data.ids, -quality)
+    scores = {
+        method: get_label_quality_scores(data.labels, probs, method=method)
+        for method in ("self_confidence", "normalized_margin")
+    }
+    return {
+        f"cleanlab {method}": na.Ranking(method, data.ids, -quality)
+        for method, quality in scores.items()
+    }
 
 
 def scored(
@@ -111,39 +131,62 @@ def scored(
 
 
 def compare(
-    data: na.LabeledDataset, size: int | None, seeds: tuple[int, ...], scratch: bool,
-    out: Path, data_root: Path | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+    data: na.LabeledDataset,
+    size: int | None,
+    seeds: tuple[int, ...],
+    scratch: bool,
+    out: Path,
+    data_root: Path | None,
+) -> list[dict[str, Any]]:
     """Rows of both routes and of cleanlab, by noise and seed."""
     vectors, embedding = encode(data, size, out)
     rows = []
     for seed in seeds:
         for told, noisy in noises(data, seed, data_root):
             where = {"data": data.name, "examples": len(data), "noise": told, "seed": seed}
-            labels = noisy.dataset.labels
             encoded = {**where, "route": "encoder", "size": size, "embedding_seconds": embedding}
-            given = vectors.with_labels(labels)
+            given = vectors.with_labels(noisy.dataset.labels)
             for names in (RUN, *((name,) for name in LOOK)):
-                if names == ("knn_disagreement",) and len(data) > 20_000:
+                # What takes minutes, or gives the same for the same labels, is measured once.
+                if len(data) > MANY and names == ("knn_disagreement",):
                     continue
-                began = time.perf_counter()
-                found = na.audit(given, detectors=names, seed=seed, duplicates=False)
-                took = time.perf_counter() - began
-                rows += scored(encoded, found.rankings.items(), noisy.is_corrupted, took)
-            began = time.perf_counter()
-            others = list(cross_validated(given, seed))
-            took = time.perf_counter() - began
-            rows += scored(encoded, others, noisy.is_corrupted, took)
+                if told in HUMAN and names != RUN and seed != seeds[0]:
+                    continue
+                rows += kept(out, {**encoded, "detectors": names}, noisy, partial(
+                    audited, given, detectors=names, seed=seed
+                ))  # fmt: skip
+            if len(data) <= SOME or (len(data) <= MANY and seed == seeds[0]):
+                rows += kept(out, {**encoded, "detectors": "cleanlab"}, noisy, partial(
+                    cross_validated, given, seed
+                ))  # fmt: skip
             if scratch:
-                began = time.perf_counter()
-                pictures = data.with_labels(labels)
-                found = na.audit(
-                    pictures, detectors=RUN, seed=seed, encoder="none", duplicates=False
-                )
-                took = time.perf_counter() - began
-                plain = {**where, "route": "scratch", "model": found.manifest["config"]["model"]}
-                rows += scored(plain, found.rankings.items(), noisy.is_corrupted, took)
+                plain = {**where, "route": "scratch"}
+                pictures = data.with_labels(noisy.dataset.labels)
+                rows += kept(out, {**plain, "detectors": RUN}, noisy, partial(
+                    audited, pictures, detectors=RUN, seed=seed, encoder="none"
+                ))  # fmt: skip
     return rows
+
+
+def audited(data: na.LabeledDataset, **options: Any) -> dict[str, na.Ranking]:
+    return na.audit(data, duplicates=False, **options).rankings
+
+
+def kept(
+    out: Path, where: dict[str, Any], noisy: Any, rank: Callable[[], dict[str, na.Ranking]]
+) -> list[dict[str, Any]]:
+    """The rows of what `rank` gives, from an earlier run where they are kept."""
+    name = "_".join(str(value) for key, value in where.items() if key != "embedding_seconds")
+    path = out / "rows" / (re.sub(r"[^\w]+", "_", name) + ".json")
+    if not path.exists():
+        began = time.perf_counter()
+        rankings = rank()
+        took = time.perf_counter() - began
+        where = {key: value for key, value in where.items() if key != "detectors"}
+        rows = scored(where, rankings.items(), noisy.is_corrupted, took)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(rows))
+    return json.loads(path.read_text())
 
 
 def photos(preset: dict[str, Any], out: Path, data_root: Path | None) -> dict[str, Any]:
@@ -223,8 +266,6 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     parser.add_argument("--parts", default=",".join(PARTS), help="joined by commas")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    # Absolute: every embedding that is measured here is measured with a cache of its own.
-    os.environ["NOISEAUDIT_CACHE"] = str((options.out / "cache").absolute())
     path = results
     for part in options.parts.split(","):
         found = PARTS[part](PRESETS[options.preset], options.out, options.data_root)
