@@ -39,10 +39,14 @@ if TYPE_CHECKING:
     from noiseaudit.evidence import Evidence
     from noiseaudit.experiment import run_experiment
     from noiseaudit.experiment_report import ExperimentReport
+    from noiseaudit.label_channel import LabelChannel, fit_label_channel
     from noiseaudit.loaders import load
     from noiseaudit.memorization.profile import MemorizationProfile
     from noiseaudit.memorization.stage import memorization_profile
     from noiseaudit.model_scores import curvature
+    from noiseaudit.noise_estimate import NoiseEstimate
+    from noiseaudit.noise_estimation import estimate_noise, estimate_noise_of_scores
+    from noiseaudit.planted_flips import plant_flips
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
     from noiseaudit.training.augment import Augmentation
@@ -65,11 +69,13 @@ __all__ = [
     "Evaluation",
     "Evidence",
     "ExperimentReport",
+    "LabelChannel",
     "LabeledDataset",
     "ManifestMismatchError",
     "MemorizationProfile",
     "NoiseAuditError",
     "NoiseAuditWarning",
+    "NoiseEstimate",
     "OutputError",
     "Ranking",
     "Receipt",
@@ -90,12 +96,16 @@ __all__ = [
     "embed",
     "encoded",
     "estimate_cscores",
+    "estimate_noise",
+    "estimate_noise_of_scores",
     "evaluate",
     "find_duplicates",
+    "fit_label_channel",
     "inject_noise",
     "load",
     "load_cscores",
     "memorization_profile",
+    "plant_flips",
     "predict_cscore_cost",
     "read_audit_plan",
     "rebuild_report",
@@ -122,11 +132,13 @@ _HOMES = {
     "Evaluation": "evaluation",
     "Evidence": "evidence",
     "ExperimentReport": "experiment_report",
+    "LabelChannel": "label_channel",
     "LabeledDataset": "dataset",
     "ManifestMismatchError": "errors",
     "MemorizationProfile": "memorization.profile",
     "NoiseAuditError": "errors",
     "NoiseAuditWarning": "errors",
+    "NoiseEstimate": "noise_estimate",
     "OutputError": "errors",
     "Ranking": "ranking",
     "Receipt": "clean_stage",
@@ -146,12 +158,16 @@ _HOMES = {
     "embed": "encoders.embedding",
     "encoded": "encoders.embedding",
     "estimate_cscores": "cscore.estimate",
+    "estimate_noise": "noise_estimation",
+    "estimate_noise_of_scores": "noise_estimation",
     "evaluate": "evaluation",
     "find_duplicates": "duplicates",
+    "fit_label_channel": "label_channel",
     "inject_noise": "corruption",
     "load": "loaders",
     "load_cscores": "cscore.result",
     "memorization_profile": "memorization.stage",
+    "plant_flips": "planted_flips",
     "predict_cscore_cost": "cscore.estimate",
     "read_audit_plan": "clean_stage",
     "rebuild_report": "auditing",

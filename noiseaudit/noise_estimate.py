@@ -1,0 +1,113 @@
+"""The verdict on a set of labels: how many are wrong, which, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiseaudit.errors import UsageError
+from noiseaudit.seeding import generator
+
+__all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "quantiles"]
+
+TOLD_APART = 0.65
+"""AUROC of plants below which no number is to be trusted."""
+
+_DRAWS = 20  # of the number wrong, for each resample
+
+
+class Estimate(NamedTuple):
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The most examples that can be flagged at a wanted precision.
+
+    Attributes:
+        count: of examples with `p_error` at least `p_error`; 0 if none will do.
+        p_error: of the last of them; NaN if there is none.
+        precision: expected share of wrong labels among them, NaN if there are none.
+    """
+
+    count: int
+    p_error: float
+    precision: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseEstimate:
+    """The verdict on n labels; intervals hold for errors that are as hard to find as the plants.
+
+    Attributes:
+        p_error: (n,) float64 in [0, 1], that the given label is wrong.
+        suggested: (n,) int64, the label preferred to the given one.
+        rate: share of wrong labels.
+        most: share of wrong labels if every label that scores like a plant is wrong: what errors
+            easier to miss than the plants (those on ambiguous examples) may raise the rate to.
+        per_class: by given label, expected number of wrong labels; (k,) each.
+        per_pair: (k, k) each: suggested c, given j.
+        plants: how many there were, in all rounds.
+        auroc: of the plants among all others, in [0, 1].
+        confidence: of all intervals.
+    """
+
+    p_error: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+    rate: Estimate
+    most: float
+    per_class: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    per_pair: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    plants: int
+    auroc: float
+    confidence: float
+    _bins: NDArray[np.int16] = field(repr=False)
+    _curves: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the scores tell plants from the rest well enough for a number."""
+        return self.auroc >= TOLD_APART
+
+    def threshold(self, precision: float = 0.9) -> Threshold:
+        """How many can be flagged, most probable first, of which `precision` are wrong.
+
+        Raises:
+            UsageError: if the precision is outside (0, 1].
+        """
+        if not 0 < precision <= 1:
+            raise UsageError(f"precision must be in (0, 1]; got {precision}")
+        order = np.argsort(-self.p_error, kind="stable")
+        sorted_p = self.p_error[order]
+        means = np.cumsum(sorted_p) / np.arange(1, len(order) + 1)
+        ends = np.append(sorted_p[1:] != sorted_p[:-1], True)  # equals stay together
+        fit = np.flatnonzero(ends & (means >= precision - 1e-12))
+        if not len(fit):
+            return Threshold(0, float("nan"), Estimate(float("nan"), float("nan"), float("nan")))
+        chosen = order[: fit[-1] + 1]
+        bins = self._bins[:, chosen]
+        counts = np.bincount(bins[bins >= 0], minlength=self._curves.shape[1])
+        shares = np.clip(self._curves @ counts / counts.sum(), 0, 1)
+        # What is reached varies with the examples flagged, however well their mean is known.
+        random = generator(0, "reached-precision")
+        reached = random.binomial(len(chosen), np.tile(shares, _DRAWS)) / len(chosen)
+        interval = quantiles(reached, self.confidence)
+        value = float(means[fit[-1]])
+        return Threshold(
+            len(chosen), float(sorted_p[fit[-1]]),
+            Estimate(value, min(value, interval[0]), max(value, interval[1])),
+        )  # fmt: skip
+
+
+def quantiles(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """The middle part of resampled values."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,145 @@
+"""Flips planted on purpose, and the channel that says which."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+import noiseaudit as na
+from noiseaudit.errors import DataError, UsageError
+
+K = 5
+
+
+def pair_joint():
+    joint = np.eye(K) * 50
+    joint[np.arange(K), (np.arange(K) + 1) % K] = 10
+    return joint
+
+
+def test_plants_follow_the_confusion_and_none_is_planted_twice():
+    labels = np.repeat(np.arange(K), 200)
+    planted = na.plant_flips(labels, pair_joint(), share=0.05, rounds=4, seed=1)
+    is_planted = planted != labels
+    assert planted.shape == (4, 1000)
+    assert is_planted.sum(axis=0).max() == 1
+    assert is_planted.sum(axis=1).tolist() == [50] * 4
+    to = planted[is_planted]
+    origin = np.broadcast_to(labels, planted.shape)[is_planted]
+    paired = (to == (origin + 1) % K).mean()
+    # Three quarters, and a fourth part of the even quarter: 0.81 of 200.
+    assert 0.7 < paired < 0.92
+    assert len(set(zip(origin.tolist(), to.tolist(), strict=True))) > 10
+    assert np.array_equal(
+        planted, na.plant_flips(labels, pair_joint(), share=0.05, rounds=4, seed=1)
+    )
+    assert not np.array_equal(planted, na.plant_flips(labels, pair_joint(), share=0.05, seed=2))
+
+
+def test_at_most_half_of_a_class_is_planted_and_absent_classes_are_not():
+    labels = np.array([0] * 300 + [1] * 6)  # classes 2 to 4 have no example
+    planted = na.plant_flips(labels, np.ones((K, K)), share=0.3, rounds=3)
+    is_planted = planted != labels
+    assert is_planted[:, :300].sum() <= 150
+    assert 1 <= is_planted[:, 300:].sum() <= 3
+    assert is_planted.any(axis=0)[:300].sum() > 100
+
+
+def test_a_diagonal_joint_plants_evenly():
+    labels = np.repeat(np.arange(K), 400)
+    planted = na.plant_flips(labels, np.eye(K), share=0.1, rounds=2)
+    pairs = np.zeros((K, K))
+    for row in planted:
+        np.add.at(pairs, (labels[row != labels], row[row != labels]), 1)
+    assert pairs[~np.eye(K, dtype=bool)].min() >= 8  # of 20 each, two deviations and more
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"labels": [0, 9]}, DataError, r"labels must be in \[0, 5\)"),
+        ({"joint": np.ones(3)}, DataError, r"joint must have shape \(k, k\).*got \(3,\)"),
+        ({"joint": np.ones((1, 1))}, DataError, "k at least 2"),
+        ({"joint": -np.ones((K, K))}, DataError, "joint must not be negative"),
+        ({"joint": np.full((K, K), np.nan)}, DataError, "joint must be finite"),
+        ({"share": 0}, UsageError, r"share must be in \(0, 1\); got 0"),
+        ({"share": 1.0}, UsageError, r"share must be in \(0, 1\); got 1"),
+        ({"rounds": 0}, UsageError, "rounds must be at least 1; got 0"),
+        ({"labels": [0, 1, 2]}, UsageError, "plants nothing among 3 labels"),
+        ({"labels": np.zeros(0, int)}, UsageError, "plants nothing among 0 labels"),
+    ],
+)
+def test_bad_arguments(change, error, words):
+    call = {"labels": np.arange(100) % K, "joint": pair_joint(), **change}
+    with pytest.raises(error, match=words):
+        na.plant_flips(**call)
+
+
+def channel_data(n=4000, seed=0):
+    """True classes, scores that are twice the log posterior, given labels of a known channel."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, K, n)
+    evidence = random.standard_normal((n, K))
+    evidence[np.arange(n), true] += 3.0
+    # Of unit Gaussians with one mean raised by 3 the log posterior is 3 x, up to a constant.
+    transition = 0.9 * np.eye(K)
+    transition[np.arange(K), (np.arange(K) + 1) % K] = 0.1
+    transition[0] = [0.7, 0.3, 0, 0, 0]
+    given = (random.random(n)[:, None] > np.cumsum(transition, axis=1)[true]).sum(axis=1)
+    return true, 6.0 * evidence, given, transition
+
+
+def test_a_known_channel_and_scale_are_found():
+    true, scores, given, transition = channel_data()
+    channel = na.fit_label_channel(scores, given)
+    assert np.abs(channel.transition - transition).max() < 0.05  # measured 0.02
+    assert channel.scale == pytest.approx(0.5, rel=0.15)
+    assert np.allclose(channel.transition.sum(axis=1), 1)
+    assert channel.joint.sum() == pytest.approx(1)
+    p = channel.prob_wrong(scores, given)
+    is_wrong = given != true
+    assert p.mean() == pytest.approx(is_wrong.mean(), rel=0.1)
+    for low, high in ((0.0, 0.2), (0.8, 1.0)):
+        near = (p >= low) & (p <= high)
+        assert p[near].mean() == pytest.approx(is_wrong[near].mean(), abs=0.05)
+
+
+def test_log_odds_by_hand():
+    transition = np.array([[0.9, 0.1], [0.2, 0.8]])
+    channel = na.LabelChannel(1.0, transition, transition / 2)
+    scores = np.log([[0.5, 0.5], [0.25, 0.75]])
+    odds, other = channel.log_odds(scores, [0, 1])
+    # True 1 given as 0 against true 0 given as 0; true 0 given as 1 against true 1.
+    expected = np.log([0.5 * 0.2 / (0.5 * 0.9), 0.25 * 0.1 / (0.75 * 0.8)])
+    assert odds == pytest.approx(expected)
+    assert other.tolist() == [1, 0]
+    assert channel.prob_wrong(scores, [0, 1])[0] == pytest.approx(0.2 / 1.1)
+
+
+def test_log_odds_do_not_change_with_an_offset_of_the_scores():
+    _, scores, given, _ = channel_data(300)
+    channel = na.fit_label_channel(scores, given)
+    moved = channel.log_odds(log_softmax(scores, axis=1), given)[0]
+    assert moved == pytest.approx(channel.log_odds(scores, given)[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "words"),
+    [
+        (np.zeros((3, 1)), [0, 0, 0], r"\(n, k\), k at least 2; got \(3, 1\)"),
+        (np.zeros(3), [0, 0, 0], r"got \(3,\)"),
+        (np.zeros((3, 2)), [0, 1], "lengths differ"),
+        (np.zeros((3, 2)), [0, 1, 2], r"labels must be in \[0, 2\)"),
+        (np.full((3, 2), -np.inf), [0, 1, 1], "class_scores must be finite.*clip"),
+        (np.zeros((0, 2)), np.zeros(0, int), "at least one example"),
+    ],
+)
+def test_bad_class_scores(scores, labels, words):
+    with pytest.raises(DataError, match=words):
+        na.fit_label_channel(scores, labels)
+
+
+def test_scores_of_other_classes_are_refused():
+    _, scores, given, _ = channel_data(300)
+    channel = na.fit_label_channel(scores, given)
+    with pytest.raises(DataError, match=r"must have shape \(n, 5\); got \(300, 4\)"):
+        channel.log_odds(scores[:, :4], given)
