@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from noiseaudit.model_scores import curvature
     from noiseaudit.noise_estimate import NoiseEstimate
     from noiseaudit.noise_estimation import estimate_noise, estimate_noise_of_scores
-    from noiseaudit.planted_flips import plant_flips
+    from noiseaudit.planted_flips import plant_flips, weigh_plants
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
     from noiseaudit.training.augment import Augmentation
@@ -111,6 +111,7 @@ __all__ = [
     "rebuild_report",
     "run_experiment",
     "verify_cleaned",
+    "weigh_plants",
 ]
 
 __version__ = "0.1.0"
@@ -173,6 +174,7 @@ _HOMES = {
     "rebuild_report": "auditing",
     "run_experiment": "experiment",
     "verify_cleaned": "clean_stage",
+    "weigh_plants": "planted_flips",
 }
 
 

@@ -14,6 +14,7 @@ from noiseaudit._validation import check_finite, check_labels, first_rows
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError
 from noiseaudit.label_channel import fit_label_channel
 from noiseaudit.noise_estimate import TOLD_APART, Estimate, NoiseEstimate, quantiles
+from noiseaudit.planted_flips import pair_weights
 from noiseaudit.score_mixture import (
     HIDDEN,
     MixtureFit,
@@ -30,8 +31,6 @@ _FEWEST = 10  # plants; with so few the interval is all that can be said
 _FEWEST_RESAMPLES = 20
 _SLOPE = 0.5  # of log odds; chosen on digits and Fashion-MNIST embeddings, seed 0
 _SLOPE_OF_ANY = 1.0  # of suspicions that are scaled here; chosen there too
-_EVEN = 0.1  # part of a plant's weight that does not follow its pair of classes
-_HEAVIEST = 20.0  # relative weight of a plant
 _ROUNDS = 3  # with plants, from which on they are resampled
 
 
@@ -77,7 +76,7 @@ def estimate_noise_of_scores(
     judged = [channel.log_odds(class_scores, given)]
     judged += [channel.log_odds(s, row) for s, row in zip(every, rounds, strict=True)]
     was_right = 1 - channel.prob_wrong(class_scores, given)
-    weights = _pair_weights(given, rounds, channel.joint, was_right)
+    weights = pair_weights(given, rounds, channel.joint, was_right)
     return estimate_noise(
         given, np.vstack([given, rounds]), np.stack([odds for odds, _ in judged]),
         np.stack([other for _, other in judged]), num_classes=len(channel.joint),
@@ -119,7 +118,8 @@ def estimate_noise(
             and on one scale in all rounds.
         suggested: (r, n) int64 in [0, k), the class preferred to the label; ignored for plants.
         num_classes: k, at least 2.
-        weights: (r, n) float64, not negative: how much each plant counts; default all alike.
+        weights: (r, n) float64, not negative: how much each plant counts (`weigh_plants`); default
+            all alike.
         in_nats: whether suspicions are log odds; otherwise they are scaled by logistic regression.
         confidence: of the intervals, in (0, 1).
         bootstraps: resamples, at least 20.
@@ -261,30 +261,6 @@ def _around(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(variance)
     return values, np.maximum(values - half, 0), values + half
-
-
-def _pair_weights(
-    given: NDArray[np.int64],
-    planted: NDArray[np.int64],
-    joint: NDArray[np.float64],
-    was_right: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """(r, n) weights of plants, 0 elsewhere: see `estimate_noise_of_scores`."""
-    k = len(joint)
-    is_planted = planted != given
-    pairs = np.broadcast_to(given, planted.shape)[is_planted] * k + planted[is_planted]
-    right = np.broadcast_to(was_right, planted.shape)[is_planted]
-    tried = _sums(pairs, right, k * k)
-    confused = np.array(joint)
-    np.fill_diagonal(confused, 0)
-    if not tried.sum() or not confused.sum():
-        return np.where(is_planted, 1.0, 0.0)
-    tried, wanted = tried / tried.sum(), confused.ravel() / confused.sum()
-    wanted = (1 - _EVEN) * wanted + _EVEN * tried
-    weights = np.zeros(planted.shape)
-    ratio = np.minimum(wanted[pairs] / np.maximum(tried[pairs], 1e-9), _HEAVIEST)
-    weights[is_planted] = right * ratio
-    return weights
 
 
 def _check_options(num_classes: int, confidence: float, bootstraps: int) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import noiseaudit as na
-from noiseaudit import noise_estimation
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError
 from noiseaudit.evaluation import auroc
 from noiseaudit.noise_estimate import NoiseEstimate
@@ -235,14 +234,3 @@ def test_bad_precision_and_scores():
     labels, planted = GOOD[:2]
     with pytest.raises(DataError, match=r"planted_scores \(r, 300, k\)"):
         na.estimate_noise_of_scores(labels, np.zeros((300, K)), planted, np.zeros((2, 300, K)))
-
-
-def test_plants_weigh_as_their_pairs_are_confused_and_their_labels_were_right():
-    given = np.array([0, 0, 0, 1])
-    planted = np.array([[1, 2, 0, 2]])
-    joint = np.array([[9.0, 3.0, 0.0], [0.0, 9.0, 1.0], [0.0, 0.0, 9.0]])
-    was_right = np.array([1.0, 1.0, 1.0, 0.5])
-    weights = noise_estimation._pair_weights(given, planted, joint, was_right)
-    # Tried 0.4, 0.4, 0.2; wanted 0.75, 0, 0.25, a tenth of each as tried.
-    expected = [0.715 / 0.4, 0.04 / 0.4, 0, 0.5 * 0.245 / 0.2]
-    assert weights[0] == pytest.approx(expected)

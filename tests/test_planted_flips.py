@@ -6,6 +6,7 @@ from scipy.special import log_softmax
 
 import noiseaudit as na
 from noiseaudit.errors import DataError, UsageError
+from noiseaudit.planted_flips import pair_weights
 
 K = 5
 
@@ -143,3 +144,36 @@ def test_scores_of_other_classes_are_refused():
     channel = na.fit_label_channel(scores, given)
     with pytest.raises(DataError, match=r"must have shape \(n, 5\); got \(300, 4\)"):
         channel.log_odds(scores[:, :4], given)
+
+
+def test_plants_weigh_as_their_pairs_are_confused_and_their_labels_were_right():
+    given = np.array([0, 0, 0, 1])
+    planted = np.array([[1, 2, 0, 2]])
+    joint = np.array([[9.0, 3.0, 0.0], [0.0, 9.0, 1.0], [0.0, 0.0, 9.0]])
+    was_right = np.array([1.0, 1.0, 1.0, 0.5])
+    weights = pair_weights(given, planted, joint, was_right)
+    # Tried 0.4, 0.4, 0.2; wanted 0.75, 0, 0.25, a tenth of each as tried.
+    expected = [0.715 / 0.4, 0.04 / 0.4, 0, 0.5 * 0.245 / 0.2]
+    assert weights[0] == pytest.approx(expected)
+
+
+def test_plants_are_weighed_by_predictions():
+    given = np.array([0, 0, 0, 1, 1, 2])
+    predicted = np.array([0, 0, 1, 1, 1, 2])  # one confusion: true 1, given 0
+    planted = np.array([[2, 0, 2, 0, 1, 2], [0, 1, 0, 1, 0, 2]])
+    weights = na.weigh_plants(given, planted, predicted, num_classes=3)
+    # Tried where right: 0 as 2, 0 as 1, 1 as 0 twice. Wanted 1 as 0, and a tenth as tried.
+    assert weights[0] == pytest.approx([0.1, 0, 0, 0.95 / 0.5, 0, 0])
+    assert weights[1] == pytest.approx([0, 0.1, 0, 0, 0.95 / 0.5, 0])
+    alike = na.weigh_plants(given, planted, given, num_classes=3)
+    assert np.array_equal(alike, planted != given)
+    for change, error, words in (
+        ({"planted": planted[0]}, DataError, r"got \(6,\) and \(6,\)"),
+        ({"predicted": predicted[1:]}, DataError, r"and \(5,\)"),
+        ({"predicted": predicted + 1}, DataError, r"labels must be in \[0, 3\)"),
+        ({"planted": planted + 1}, DataError, r"labels must be in \[0, 3\)"),
+        ({"num_classes": 1}, UsageError, "at least 2; got 1"),
+    ):
+        call = {"labels": given, "planted": planted, "predicted": predicted, "num_classes": 3}
+        with pytest.raises(error, match=words):
+            na.weigh_plants(**{**call, **change})
