@@ -44,14 +44,20 @@ class Threshold:
 
 @dataclass(frozen=True, eq=False)
 class NoiseEstimate:
-    """The verdict on n labels; intervals hold for errors that are as hard to find as the plants.
+    """The verdict on n labels.
+
+    Rate, probabilities and intervals are those of errors as hard to find as the plants, which fall
+    on any example of a class. Errors that fall on ambiguous examples alone score like examples
+    that a model finds ambiguous and are hardly counted (`benchmarks/noise_rate.py`, instance
+    noise): only `most` says that there may be some. Where two classes trade 40% of their labels,
+    a trained network's margin finds nothing either.
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.
         suggested: (n,) int64, the label preferred to the given one.
         rate: share of wrong labels.
-        most: share of wrong labels if every label that scores like a plant is wrong: what errors
-            easier to miss than the plants (those on ambiguous examples) may raise the rate to.
+        most: share of wrong labels if every label that scores like a plant is wrong, still by the
+            plants' recall.
         per_class: by given label, expected number of wrong labels; (k,) each.
         per_pair: (k, k) each: suggested c, given j.
         plants: how many there were, in all rounds.

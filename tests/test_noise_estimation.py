@@ -34,7 +34,9 @@ def mixture(rate, n=4000, rounds=3, plants=100, distance=4.0, seed=0):
 
 def estimate(rate, **options):
     labels, planted, odds, suggested, is_wrong = mixture(rate, **options)
-    found = na.estimate_noise(labels, planted, odds, suggested, num_classes=K, in_nats=True)
+    found = na.estimate_noise(
+        labels, planted, odds, suggested, num_classes=K, in_nats=True, bootstraps=40
+    )
     return found, is_wrong
 
 
@@ -107,7 +109,9 @@ def test_scores_that_say_nothing_are_not_trusted():
     labels, planted, odds, suggested, _ = mixture(0.1)
     for scores in (np.zeros_like(odds), np.random.default_rng(1).standard_normal(odds.shape)):
         with pytest.warns(NoiseAuditWarning, match=r"hardly tell .* \(AUROC 0\.\d+\)"):
-            found = na.estimate_noise(labels, planted, scores, suggested, num_classes=K)
+            found = na.estimate_noise(
+                labels, planted, scores, suggested, num_classes=K, bootstraps=20
+            )
         assert not found.is_supported
         assert np.isfinite(found.p_error).all()
 
@@ -115,7 +119,7 @@ def test_scores_that_say_nothing_are_not_trusted():
 def test_any_increasing_linear_scale_gives_the_same_estimate():
     labels, planted, odds, suggested, _ = mixture(0.1, n=1500)
     found = [
-        na.estimate_noise(labels, planted, scores, suggested, num_classes=K)
+        na.estimate_noise(labels, planted, scores, suggested, num_classes=K, bootstraps=20)
         for scores in (odds, 1000 + 0.01 * odds)
     ]
     assert found[1].rate.value == pytest.approx(found[0].rate.value, rel=0.02)
@@ -172,19 +176,19 @@ def test_bins_begin_where_a_twentieth_of_the_weight_lies_below():
 
 @pytest.mark.parametrize(("noise", "rate"), [("pair", 0.2), ("uniform", 0.0)])
 def test_wrong_labels_of_digits_are_counted(noise, rate):
-    clean = na.load("digits", limit=1200)
+    clean = na.load("digits", limit=1000)
     noisy = na.inject_noise(clean, noise, rate=rate, seed=7)
     labels = noisy.dataset.labels
     flat = clean.inputs.reshape(len(clean), -1)
 
     def predict(given):
-        return leave_one_out(flat, given, 10, landmarks=300).scores
+        return leave_one_out(flat, given, 10, landmarks=200).scores
 
     scores = predict(labels)
     channel = na.fit_label_channel(scores, labels)
     planted = na.plant_flips(labels, channel.joint, rounds=2, share=0.04)
     found = na.estimate_noise_of_scores(
-        labels, scores, planted, np.stack([predict(row) for row in planted])
+        labels, scores, planted, np.stack([predict(row) for row in planted]), bootstraps=20
     )
     truth = noisy.is_corrupted.mean()
     assert found.rate.value == pytest.approx(truth, rel=0.15, abs=0.005)  # see the benchmark
