@@ -144,6 +144,8 @@ def estimate_noise(
         deviation[0][:] += difference**2 / bootstraps
         deviation[1][:] += difference.sum(axis=0) ** 2 / bootstraps
     low, high = quantiles(rates, confidence)
+    # Resamples of no wrong label have none either; so many may have gone unseen.
+    unseen = -np.log((1 - confidence) / 2) / ((1 - HIDDEN) * len(arrays.given))
     if sample.auroc < TOLD_APART:
         warnings.warn(
             f"these scores hardly tell planted flips from the rest (AUROC {sample.auroc:.2f}): the "
@@ -156,7 +158,11 @@ def estimate_noise(
     return NoiseEstimate(
         p_error=(sample.prob_wrong(arrays.scores, found) * sample.shares).sum(axis=0),
         suggested=arrays.suggested[valid.argmax(axis=0), rows],
-        rate=Estimate(found.fit.rate, min(low, found.fit.rate), max(high, found.fit.rate)),
+        rate=Estimate(
+            found.fit.rate,
+            min(low, found.fit.rate),
+            min(1.0, max(high, found.fit.rate, float(unseen))),
+        ),
         most=found.most,
         per_class=_around(found.per_pair.sum(axis=0), deviation[1], confidence),
         per_pair=_around(found.per_pair, deviation[0], confidence),

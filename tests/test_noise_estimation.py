@@ -90,6 +90,7 @@ def test_errors_are_told_by_class_and_by_pair():
 def test_without_noise_nothing_is_flagged():
     found, _ = estimate(0.0)
     assert found.rate.value < 0.001
+    assert found.rate.high >= 3.68 / 3800  # -log 0.025: none seen, of 95% of 4,000
     assert found.threshold(0.9).count == 0
     assert np.isnan(found.threshold(0.9).precision.value)
     assert found.p_error.max() < 0.5
