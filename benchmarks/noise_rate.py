@@ -1,0 +1,244 @@
+"""The number of wrong labels, estimated from planted flips, beside other estimators.
+
+    python benchmarks/noise_rate.py --preset smoke
+    python benchmarks/noise_rate.py [--sets digits,mnist_mlp] [--data-root DIR] [--embeddings DIR]
+
+Every set gets uniform, pair, asymmetric and instance noise at five rates, and none. Scores are
+leave-one-out ridge predictions of vectors (digits' pixels, every .npz in --embeddings), or the
+margin and the loss of one `mlp` on average over training (`digits_mlp`, `mnist_mlp`). One row a
+cell: what was estimated, the precision reached when 0.9 was asked for, the calibration of
+`p_error`; and cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction
+differs" of the same probabilities. Slopes and weights were chosen on `digits` and `fashion_mnist`
+with seed 0, embeddings for log odds and the `mlp` for its margin; all else is held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _results import RESULTS, save, table
+from cleanlab.count import num_label_issues
+from sklearn.mixture import GaussianMixture
+
+import noiseaudit as na
+from noiseaudit.detector import training_statistics
+from noiseaudit.label_noise import estimate_class_probabilities
+from noiseaudit.ridge import leave_one_out, probs_of_scores
+from noiseaudit.training.plan import make_plan
+from noiseaudit.training.run import run_training
+
+RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
+NOISES = ("uniform", "pair", "asymmetric", "instance")
+DIGIT_MAP = {2: 7, 3: 8, 5: 6, 6: 5, 7: 1}
+MAPS = {
+    "fashion_mnist": {0: 6, 2: 4, 4: 2, 5: 7, 9: 7},
+    "cifar10": {9: 1, 2: 0, 4: 7, 3: 5, 5: 3},
+    "photos": {0: 1, 2: 3, 4: 5, 5: 4, 6: 7},
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"sets": ("digits",), "noises": ("pair",), "rates": (0.2,), "limit": 200},
+    "cpu": {"sets": ("digits",), "noises": NOISES, "rates": RATES, "limit": 5000},
+}
+LOO = {"rounds": 4, "share": 0.02}
+TRAINED = {"rounds": 1, "share": 0.02}  # one more training run: twice an audit
+BINS = 10  # of the calibration error
+
+# (dataset, planted or not) -> class scores, probabilities, other suspicions by name
+Run = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+
+
+def ridge_run(data: na.LabeledDataset) -> Run:
+    flat = data.inputs.reshape(len(data), -1)
+    scores = leave_one_out(flat, data.labels, data.num_classes, landmarks=500).scores
+    return scores, probs_of_scores(scores, data.labels), {}
+
+
+def trained_run(data: na.LabeledDataset) -> Run:
+    plan = make_plan(data, model="mlp", augmentation="none", threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_training(data, plan, training_statistics(), Path(folder) / "run")
+        probs = np.array(run.pred_probs)
+        evidence = na.Evidence(
+            data.ids, data.labels, data.num_classes,
+            statistics=dict(run.statistics), correct_history=run.correct_history,
+        )  # fmt: skip
+        names = ("area_under_margin", "cumulative_loss")
+        found = {d.name: d.rank(evidence).scores for d in na.create_detectors(names)}
+    return np.log(np.maximum(probs, 1e-30)), probs, found
+
+
+def calibration_error(p: np.ndarray, is_wrong: np.ndarray) -> float:
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, p - is_wrong, BINS)
+    return float(np.abs(gaps).sum() / len(p))
+
+
+def others(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Rates that other estimators give, from the same probabilities."""
+    n, rows = len(labels), np.arange(len(labels))
+    rest = probs.astype(np.float64)
+    given = np.log(np.maximum(rest[rows, labels], 1e-12))
+    rest[rows, labels] = 0
+    margin = (np.log(np.maximum(rest.max(axis=1), 1e-12)) - given)[:, None]
+    mixture = GaussianMixture(2, random_state=0).fit(margin)
+    high = int(np.argmax(mixture.means_[:, 0]))
+    return {
+        "cleanlab": num_label_issues(labels, probs) / n,
+        "log_margin_mixture": float(mixture.predict_proba(margin)[:, high].mean()),
+        "prediction_differs": float((probs.argmax(axis=1) != labels).mean()),
+    }
+
+
+def told(estimate: na.NoiseEstimate, is_wrong: np.ndarray) -> dict[str, Any]:
+    at = estimate.threshold(0.9)
+    flagged = estimate.p_error >= at.p_error if at.count else np.zeros(len(is_wrong), bool)
+    return {
+        "rate": estimate.rate.value, "low": estimate.rate.low, "high": estimate.rate.high,
+        "most": estimate.most, "plants": estimate.plants, "auroc_of_plants": estimate.auroc,
+        "calibration_error": calibration_error(estimate.p_error, is_wrong),
+        "flagged": float(flagged.mean()),
+        "expected_precision": at.precision.value,
+        "precision": float(is_wrong[flagged].mean()) if flagged.any() else float("nan"),
+        "recall": float(flagged[is_wrong].mean()) if is_wrong.any() else float("nan"),
+    }  # fmt: skip
+
+
+def cell(
+    data: na.LabeledDataset, clean: np.ndarray, run: Callable[[Any], Run], setting: Any, seed: int
+) -> dict[str, Any]:
+    is_wrong = data.labels != clean
+    began = time.perf_counter()
+    scores, probs, found = run(data)
+    first = time.perf_counter() - began
+    k = data.num_classes
+    joint = na.fit_label_channel(scores, data.labels).joint
+    if found:  # a model that has seen the labels: its scores are no posterior
+        joint = np.zeros((k, k))
+        np.add.at(joint, (probs.argmax(axis=1), data.labels), 1)
+    planted = na.plant_flips(data.labels, joint, seed=seed, **setting)
+    runs = [run(data.with_labels(row)) for row in planted]
+    if found:
+        judged = {
+            name: of_suspicions(name, data, planted, [(scores, probs, found), *runs])
+            for name in found
+        }
+    else:
+        planted_scores = np.stack([item[0] for item in runs])
+        judged = {
+            "log_odds": na.estimate_noise_of_scores(data.labels, scores, planted, planted_scores)
+        }
+    seconds = time.perf_counter() - began
+    main, *more = judged
+    return {
+        "true": float(is_wrong.mean()), "seconds": seconds, "times_one_run": seconds / first,
+        "suspicion": main, **told(judged[main], is_wrong),
+        **{name: told(judged[name], is_wrong) for name in more},
+        "others": others(probs, data.labels),
+    }  # fmt: skip
+
+
+def of_suspicions(
+    name: str, data: na.LabeledDataset, planted: np.ndarray, runs: list[Run]
+) -> na.NoiseEstimate:
+    k, nothing = data.num_classes, np.zeros((1, len(data)))
+    predicted = np.stack([probs.argmax(axis=1) for _, probs, _ in runs])
+    weights = na.weigh_plants(data.labels, planted, predicted[0], num_classes=k)
+    return na.estimate_noise(
+        data.labels, np.vstack([data.labels, planted]), np.stack([run[2][name] for run in runs]),
+        predicted, num_classes=k, weights=np.vstack([nothing, weights]),
+    )  # fmt: skip
+
+
+def sets(options: argparse.Namespace, limit: int, names: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name in names:
+        base, _, trained = name.partition("_mlp")
+        trained = name.endswith("_mlp")
+        if base == "digits":
+            data = na.load("digits", limit=limit if limit < 1797 else None)
+        elif trained:
+            data = na.load(base, data_root=options.data_root, split="train", limit=2 * limit)
+        else:
+            data = na.load(options.embeddings / f"{base}.npz")
+            data = data.subset(np.arange(min(len(data), limit)))
+        run, setting = (trained_run, TRAINED) if trained else (ridge_run, LOO)
+        made[name] = (data, run, setting, MAPS.get(base, DIGIT_MAP))
+    return made
+
+
+def measure(name: str, made: Any, noises: Any, rates: Any, seeds: Any) -> list[dict[str, Any]]:
+    data, run, setting, class_map = made
+    k, rows = data.num_classes, []
+    probs = estimate_class_probabilities(data.inputs, data.labels, k, seed=0)
+    more = {"instance": {"pred_probs": probs}, "asymmetric": {"class_map": class_map}}
+    for seed in seeds:
+        for noise, rate in [*itertools.product(noises, rates), ("uniform", 0.0)]:
+            noisy = na.inject_noise(data, noise, rate=rate, seed=seed, **more.get(noise, {}))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", na.NoiseAuditWarning)
+                found = cell(noisy.dataset, noisy.clean_labels, run, setting, seed)
+            cells = {"set": name, "noise": noise if rate else "none", "wanted": rate, "seed": seed}
+            rows.append({**cells, "examples": len(data), **found})
+            print(name, noise, rate, seed, f"{found['true']:.4f} {found['rate']:.4f}", flush=True)
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Mean relative error and the share of cells within the bar, by set and noise."""
+    lines = []
+    for key in sorted({(row["set"], row["noise"]) for row in rows}):
+        some = [row for row in rows if (row["set"], row["noise"]) == key]
+        errors = [row["rate"] / row["true"] - 1 for row in some if row["true"]]
+        bars = [0.15 if row["wanted"] <= 0.02 else 0.1 for row in some if row["true"]]
+        bars = bars if key[1] in ("uniform", "pair") else [0.2] * len(bars)
+        near = [abs(error) <= bar for error, bar in zip(errors, bars, strict=True)]
+        theirs = [np.mean([
+            abs(row["others"][other] / row["true"] - 1) for row in some if row["true"]
+        ]) if errors else np.mean([row["others"][other] for row in some])
+            for other in ("cleanlab", "log_margin_mixture", "prediction_differs")]  # fmt: skip
+        own = np.mean(np.abs(errors)) if errors else np.mean([row["rate"] for row in some])
+        lines.append([
+            *key, f"{own:.3f}", f"{sum(near)}/{len(near)}", *(f"{value:.3f}" for value in theirs),
+            f"{np.mean([row['calibration_error'] for row in some]):.3f}",
+        ])  # fmt: skip
+    header = ["set", "noise", "error", "in bar", "cleanlab", "mixture", "differs", "calibration"]
+    return table(header, lines)
+
+
+def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--sets", help="by comma; default: of the preset")
+    parser.add_argument("--noises")
+    parser.add_argument("--rates")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--embeddings", type=Path, default=Path(), help="a folder of .npz files")
+    parser.add_argument("--limit", type=int)
+    options = parser.parse_args(arguments)
+    preset = PRESETS[options.preset]
+    names = options.sets.split(",") if options.sets else preset["sets"]
+    noises = options.noises.split(",") if options.noises else preset["noises"]
+    rates = [float(r) for r in options.rates.split(",")] if options.rates else preset["rates"]
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    path = results
+    for name, made in sets(options, options.limit or preset["limit"], names).items():
+        rows = measure(name, made, noises, rates, seeds)
+        print(summary(rows))
+        suffix = "" if options.preset == "cpu" else f"_{options.preset}"
+        path = save(f"noise_rate_{name}{suffix}", {"rows": rows}, results)
+    return path
+
+
+if __name__ == "__main__":
+    main()
