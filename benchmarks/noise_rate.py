@@ -9,7 +9,8 @@ margin and the loss of one `mlp` on average over training (`digits_mlp`, `mnist_
 cell: what was estimated, the precision reached when 0.9 was asked for, the calibration of
 `p_error`; and cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction
 differs" of the same probabilities. Slopes and weights were chosen on `digits` and `fashion_mnist`
-with seed 0, embeddings for log odds and the `mlp` for its margin; all else is held out.
+with seed 0, embeddings for log odds and the `mlp` for its margin; that a network's margin is taken
+rather than its log odds was decided on MNIST too, all else is held out.
 """
 
 from __future__ import annotations
