@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from noiseaudit.errors import OutputError
 __all__ = [
     "NPZ_ERRORS",
     "atomic_file",
+    "digest_stream",
     "make_folder",
     "read_json",
     "read_npz",
@@ -62,6 +64,11 @@ def _explain(path: Path, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path} cannot be written ({error.strerror}): choose another output folder"
     return f"{path} cannot be written: {error.strerror or error}"
+
+
+def digest_stream(file: io.BufferedReader) -> bytes:
+    """16 bytes: BLAKE2b of the rest of an open binary file."""
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 @contextmanager

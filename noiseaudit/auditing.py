@@ -169,7 +169,7 @@ def audit(
             found = scan_duplicates(
                 dataset,
                 pred_probs=scores.pred_probs,
-                embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
+                embeddings=encoded.vectors,
                 folder=folder / "duplicates",
                 resume=resume,
                 progress=progress,
@@ -214,9 +214,8 @@ def _assemble(
         },
     }
     document = build_document(
-        dataset, ranking, rankings, findings, run, found, manifest,
-        embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
-    )  # fmt: skip
+        dataset, ranking, rankings, findings, run, found, manifest, encoded.vectors
+    )
     return AuditReport(
         dataset=dataset,
         ranking=ranking,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import struct
 import warnings
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from noiseaudit._io import digest_stream
 from noiseaudit.errors import DataError, UsageError
 
 __all__ = [
@@ -124,7 +124,7 @@ def read_header(path: Path) -> Header:
         OSError: and the rest of `UNREADABLE`, if it cannot be read.
     """
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        digest = digest_stream(file)
         file.seek(0)
         with Image.open(file) as image:
             width, height = image.size
@@ -137,18 +137,20 @@ def read_header(path: Path) -> Header:
     return Header(digest, width, height, is_grey)
 
 
-def check_image_size(image_size: int | None) -> None:
-    """Check a working size that somebody asks for.
+def check_image_size(
+    image_size: int | None, *, sides: tuple[int, int] = _SIDES, what: str = "image_size"
+) -> None:
+    """Check the side in pixels that somebody asks for; by default of working copies.
 
     Raises:
-        UsageError: if it is neither None nor a whole number in 8..1024.
+        UsageError: if it is neither None nor a whole number from the first to the last of `sides`.
     """
     if image_size is None:
         return
     if isinstance(image_size, bool) or not isinstance(image_size, int):
-        raise UsageError(f"image_size must be a whole number; got {image_size!r}")
-    if not _SIDES[0] <= image_size <= _SIDES[1]:
-        raise UsageError(f"image_size must be in {_SIDES[0]}..{_SIDES[1]}; got {image_size}")
+        raise UsageError(f"{what} must be a whole number; got {image_size!r}")
+    if not sides[0] <= image_size <= sides[1]:
+        raise UsageError(f"{what} must be in {sides[0]}..{sides[1]}; got {image_size}")
 
 
 def working_size(

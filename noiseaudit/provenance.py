@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import read_npz, write_npz
+from noiseaudit._io import digest_stream, read_npz, write_npz
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import DataError, OutputError
 from noiseaudit.sources.examples import Examples, listed
@@ -176,6 +176,6 @@ def digest_file(path: Path) -> bytes:
     """16 bytes: BLAKE2b of the file's content; zeros where it cannot be read."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_SIZE)).digest()
+            return digest_stream(file)
     except OSError:
         return bytes(_SIZE)

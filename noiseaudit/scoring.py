@@ -156,17 +156,12 @@ def choose_detectors(
     if names is not None:
         _stage_needs(chosen, dataset)
         return chosen
-    has_embeddings = _embeddings(dataset) is not None
+    has_embeddings = dataset.kind == "vectors"  # which are their own
     needs = {d.name: set(needs_of(d, has_embeddings=has_embeddings)) for d in chosen}
     if costly:
         return [d for d in chosen if has_embeddings or "embeddings" not in needs[d.name]]
     served = {"training", "embeddings"} if has_embeddings else {"training"}
     return [d for d in chosen if needs[d.name] <= served]
-
-
-def _embeddings(dataset: LabeledDataset) -> NDArray[np.float32] | None:
-    """Vectors are their own embeddings."""
-    return dataset.inputs if dataset.kind == "vectors" else None
 
 
 def _stage_needs(
@@ -177,7 +172,7 @@ def _stage_needs(
     Raises:
         UsageError: if one needs embeddings, and there are none.
     """
-    has_embeddings = _embeddings(dataset) is not None
+    has_embeddings = dataset.kind == "vectors"
     needs = {d.name: needs_of(d, has_embeddings=has_embeddings) for d in detectors}
     for name, wanted in needs.items():
         if "embeddings" in wanted and not has_embeddings:
@@ -321,7 +316,7 @@ def _evidence(dataset: LabeledDataset, plan: TrainingPlan, **found: Any) -> Evid
         num_classes=dataset.num_classes,
         seed=plan.seed,
         inputs=dataset.inputs,
-        embeddings=_embeddings(dataset),
+        embeddings=dataset.inputs if dataset.kind == "vectors" else None,
         device=plan.device.type,
         **found,
     )

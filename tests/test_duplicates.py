@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import imagehash
 import numpy as np
@@ -15,7 +16,7 @@ import noiseaudit.picture_hashes as picture_hashes
 from noiseaudit.cli import main
 from noiseaudit.copies import Thumbnails, confirm
 from noiseaudit.copy_scan import CopyOptions
-from noiseaudit.duplicate_groups import UNKNOWN, DuplicateGroups
+from noiseaudit.duplicate_groups import NONE, UNKNOWN, DuplicateGroups
 from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.errors import DataError, ManifestMismatchError, UnknownNameError, UsageError
 from noiseaudit.findings import Findings
@@ -504,6 +505,17 @@ def test_an_audit_puts_confirmed_conflicts_first(tmp_path, photographs):
     assert again.duplicates is None
     assert not (tmp_path / "out" / "groups.csv").exists()
     assert 'id="copies"' not in again.to_html()
+
+
+def test_copies_of_which_no_label_is_believed_are_for_review_in_the_plan(tmp_path, photographs):
+    root = folder_of(tmp_path / "d", {f"a/{i}.png": photographs[i] for i in range(5)})
+    folder_of(root, {f"b/{i}.png": photographs[i] for i in range(4, 8)})
+    report = na.audit(root, model="mlp", epochs=1)
+    groups = replace(report.duplicates, believed=np.array([NONE]), action=np.full(9, "remove"))
+    inside = groups.in_conflict()
+    plan = replace(report, duplicates=groups).plan
+    assert inside.sum() == 2
+    assert (plan.actions[inside] == "review").all()
 
 
 def test_a_believed_label_reaches_the_ranking():

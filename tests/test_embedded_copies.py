@@ -58,6 +58,9 @@ def test_crops_and_changes_of_colour_are_found_and_nothing_else(photographs):
     data, embeddings = dataset(photographs, copies), embeddings_of(40, origins)
     assert len(scan_duplicates(data)) == 0
     found = scan_duplicates(data, embeddings=embeddings)
+    # A part may rightly have another label than the whole.
+    assert set(found.action[found.in_conflict()]) == {"review"}
+    assert found.reason(7).startswith("shows a part of, or all of,")
     wanted = sorted([origin, 40 + k] for k, origin in enumerate(origins))
     assert sorted(rows.tolist() for rows in found.members) == wanted
     assert found.is_conflict.all()

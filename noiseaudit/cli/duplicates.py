@@ -95,7 +95,7 @@ def duplicates(
             radius=radius,
             transforms=transforms,
             pred_probs=pred_probs,
-            embeddings=None if encoded.embeddings is None else encoded.embeddings.vectors,
+            embeddings=encoded.vectors,
             resume=resume,
             progress=not quiet,
         )

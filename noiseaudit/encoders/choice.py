@@ -11,15 +11,17 @@ from PIL import Image
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.encoders import efficientnet_lite
-from noiseaudit.encoders.encoder import Encoder, check_side, from_callable
+from noiseaudit.encoders.encoder import Encoder, from_callable
 from noiseaudit.encoders.pictures import median_shorter_side
 from noiseaudit.errors import UsageError, check_name
+from noiseaudit.images import check_image_size
 
 __all__ = ["EncoderLike", "choose_encoder", "create_encoder", "list_encoders"]
 
 EncoderLike = str | Encoder | Callable[[list[Image.Image]], Any]
 """What stands for an encoder: its name, itself, or a function from RGB pictures to vectors."""
 
+_SIDES = (32, 1024)  # pixels that an encoder may be given
 _SMALL = 64  # pixels of the shorter side up to which training from scratch is better
 
 
@@ -53,7 +55,7 @@ def create_encoder(
         UsageError: if it is not installed, its weights are not there, or an option cannot be.
         DataError: if its weights cannot be read.
     """
-    check_side(image_size)
+    check_image_size(image_size, sides=_SIDES, what="an encoder's image_size")
     if isinstance(encoder, Encoder) or callable(encoder):
         if image_size is not None or weights is not None:
             raise UsageError("image_size and weights are for encoders given by name")
@@ -76,7 +78,7 @@ def create_encoder(
 
 
 def choose_encoder(
-    encoder: EncoderLike, dataset: LabeledDataset, device: str = "auto", **options: Any
+    encoder: EncoderLike, dataset: LabeledDataset, device: str = "auto"
 ) -> tuple[Encoder | None, str]:
     """The encoder to use for a data set, or None to train on its pictures, and why.
 
@@ -87,7 +89,6 @@ def choose_encoder(
         encoder: "auto", "none", or as for `create_encoder`.
         dataset: to be encoded.
         device: "auto", "cpu" or "cuda".
-        options: of `create_encoder`.
 
     Returns:
         The encoder or None, and a sentence that gives the reason.
@@ -104,7 +105,7 @@ def choose_encoder(
             return None, "no encoder: the inputs are vectors already"
         raise UsageError(f"{dataset.name} holds vectors already: use --encoder none")
     if encoder != "auto":
-        chosen = create_encoder(encoder, **options)
+        chosen = create_encoder(encoder)
         return chosen, f"encoder {chosen.name}, as asked for"
     side = median_shorter_side(dataset)
     if side <= _SMALL:
@@ -118,4 +119,4 @@ def choose_encoder(
             f"no encoder: {photographs} would be judged better and faster with {name}: "
             "pip install 'noiseaudit[encoders]'"
         )
-    return create_encoder(name, **options), f"encoder {name}: {photographs} and no GPU"
+    return create_encoder(name), f"encoder {name}: {photographs} and no GPU"

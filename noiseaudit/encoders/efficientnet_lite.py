@@ -53,8 +53,9 @@ def efficientnet_lite0(image_size: int | None = None, weights: Path | None = Non
     deviation 67.2%, with bilinear resizing 72.4%.
 
     Cost: 31 ms of one core for a picture of 224 x 224, in proportion to the area. Small pictures
-    gain from being enlarged: on 2,000 of CIFAR-10 a ridge classifier is right for 86% at 224,
-    84% at 160, 81% at 128, 78% at 96, 68% at 64 and 44% at 32 (its own size).
+    gain from being enlarged: ridge regression, left out, is right for 87% of 2,000 of CIFAR-10 at
+    224, 85% at 160, 82% at 128, 80% at 96, 71% at 64 and 44% at 32, their own size
+    (`benchmarks/encoders.py`, part `sizes`).
 
     Args:
         image_size: another side than 224.

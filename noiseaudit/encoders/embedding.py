@@ -101,7 +101,7 @@ def embed(
         raise UsageError(f"batch_size must be at least 1; got {batch_size}")
     started = time.perf_counter()
     place = select_device(device)
-    chosen = encoder if isinstance(encoder, Encoder) else create_encoder(encoder)
+    chosen = create_encoder(encoder)
     size = batch_size or _BATCHES[place.type]
     pictures = find_pictures(dataset, progress=progress)
     first = {digest: row for row, digest in reversed(list(enumerate(pictures.digests)))}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from noiseaudit._io import digest_stream
 from noiseaudit._validation import check_finite
 from noiseaudit.errors import DataError, UsageError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Encoder",
     "Run",
-    "check_side",
     "check_vectors",
     "encoder_key",
     "file_digest",
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 _VERSION = 1  # raise it whenever the same encoder would give other vectors
-_SIDES = (32, 1024)
 
 Run = Callable[[list[Any]], Any]
 """From a list of prepared pictures to their (b, d) vectors."""
@@ -80,25 +79,9 @@ def file_digest(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+            return digest_stream(file).hex()
     except OSError as error:
         raise DataError(f"the weights {path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def check_side(image_size: int | None) -> None:
-    """Check the side of an encoder's pictures that somebody asks for.
-
-    Raises:
-        UsageError: if it is neither None nor a whole number in 32..1024.
-    """
-    if image_size is None:
-        return
-    low, high = _SIDES
-    if isinstance(image_size, bool) or not isinstance(image_size, int):
-        raise UsageError(f"an encoder's image_size must be a whole number; got {image_size!r}")
-    if not low <= image_size <= high:
-        raise UsageError(f"an encoder's image_size must be in {low}..{high}; got {image_size}")
 
 
 def from_callable(function: Callable[[list[Image.Image]], Any]) -> Encoder:

@@ -6,6 +6,9 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.encoders.choice import EncoderLike, choose_encoder
 from noiseaudit.encoders.embedding import Embeddings, embed, encoded
@@ -34,6 +37,11 @@ class EncodedSource:
     embeddings: Embeddings | None
     encoder: Encoder | None
     reason: str
+
+    @property
+    def vectors(self) -> NDArray[np.float32] | None:
+        """(n, d) embeddings, or None."""
+        return None if self.embeddings is None else self.embeddings.vectors
 
     @property
     def key(self) -> str | None:
