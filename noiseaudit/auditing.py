@@ -21,13 +21,8 @@ from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
 from noiseaudit.presentation import build_document
 from noiseaudit.report import document_from_dict, write_report
-from noiseaudit.scoring import (
-    HeldOutOptions,
-    Scores,
-    check_options,
-    choose_detectors,
-    score_examples,
-)
+from noiseaudit.scoring import Scores, score_examples
+from noiseaudit.stages import HeldOutOptions, check_options, choose_detectors
 from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
 from noiseaudit.training.plan import make_plan

@@ -18,8 +18,8 @@ from noiseaudit.evaluation import auroc
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
-from noiseaudit.scoring import check_options
 from noiseaudit.seeding import derive_seed
+from noiseaudit.stages import check_options
 from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
 from noiseaudit.training.plan import make_plan

@@ -26,7 +26,7 @@ from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, write_manifest
 from noiseaudit.report.plots import plot_auroc, plot_removal_by_epoch, plot_scores
 from noiseaudit.retraining import arm_names, split_off_test
-from noiseaudit.scoring import HeldOutOptions, check_options, choose_detectors
+from noiseaudit.stages import HeldOutOptions, check_options, choose_detectors
 from noiseaudit.training.plan import TrainingPlan, make_plan
 from noiseaudit.workspace import output_folder
 

@@ -27,7 +27,8 @@ from noiseaudit.experiment_report import COLUMNS
 from noiseaudit.loaders import load
 from noiseaudit.manifest import differences, read_manifest
 from noiseaudit.retraining import RETRAIN_COLUMNS, Arm, arm_names, make_arms, retrain_arm
-from noiseaudit.scoring import HeldOutOptions, Scores, rank_by_epoch, score_examples
+from noiseaudit.scoring import Scores, rank_by_epoch, score_examples
+from noiseaudit.stages import HeldOutOptions
 from noiseaudit.training.plan import TrainingPlan, make_plan
 
 __all__ = ["FAILURES", "Cell", "CellResults", "Job", "failed_cell", "run_cell"]

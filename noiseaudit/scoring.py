@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from noiseaudit.crossval import HeldOut, cross_validate
 from noiseaudit.cscore.estimate import draw_subsets, make_job
-from noiseaudit.cscore.plan import as_fraction
 from noiseaudit.cscore.result import CScores
 from noiseaudit.cscore.runs import Execution, run_cscores
 from noiseaudit.dataset import LabeledDataset
@@ -24,19 +22,14 @@ from noiseaudit.detector import (
     Detector,
     SnapshotDetector,
     WatchingDetector,
-    create_detectors,
-    needs_of,
     training_statistics,
 )
 from noiseaudit.detectors.loo_consistency import LooConsistency
-from noiseaudit.errors import UsageError
 from noiseaudit.evidence import Evidence
 from noiseaudit.findings import Findings, find_issues
 from noiseaudit.ranking import Ranking
-from noiseaudit.training.augment import Augmentation
-from noiseaudit.training.models import ModelFactory
-from noiseaudit.training.plan import TrainingPlan, check_training_options
-from noiseaudit.training.recipes import Recipe
+from noiseaudit.stages import HeldOutOptions, check_lengths, stage_needs
+from noiseaudit.training.plan import TrainingPlan
 from noiseaudit.training.run import (
     TrainingRun,
     run_training,
@@ -44,44 +37,11 @@ from noiseaudit.training.run import (
 )
 from noiseaudit.watching import Snapshot
 
-__all__ = [
-    "HeldOutOptions",
-    "Scores",
-    "check_options",
-    "choose_detectors",
-    "rank_by_epoch",
-    "score_examples",
-]
+__all__ = ["Scores", "rank_by_epoch", "score_examples"]
 
 logger = logging.getLogger(__name__)
 
 _TRAINING = "training"
-
-
-@dataclass(frozen=True)
-class HeldOutOptions:
-    """How many further trainings the stages take that predict examples unseen.
-
-    Attributes:
-        folds: of the cross-validation.
-        runs: models of the C-scores.
-        subset_ratio: share of the data that each of those trains on.
-    """
-
-    folds: int = 4
-    runs: int = 10
-    subset_ratio: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.runs < 1:
-            raise UsageError(f"runs must be at least 1; got {self.runs}")
-        as_fraction(self.subset_ratio)
-
-    @property
-    def least_runs(self) -> int:
-        """Models after which every example was held out by one and trained on by another."""
-        ratio = as_fraction(self.subset_ratio)
-        return max(math.ceil(1 / (1 - ratio)), math.ceil(1 / ratio))
 
 
 _DEFAULT_HELD_OUT = HeldOutOptions()
@@ -124,65 +84,6 @@ class Scores:
         return None if self.held_out is None else sum(self.held_out.seconds)
 
 
-def check_options(
-    detectors: Sequence[str | Detector] | None,
-    model: str | ModelFactory,
-    device: str,
-    augmentation: str | Augmentation,
-    recipe: Recipe | Mapping[str, Any] | None,
-) -> None:
-    """Find what is wrong with options of `audit` before any data is read.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    if not create_detectors(detectors):
-        raise UsageError("detectors is empty; name at least one, or leave it out for all")
-    check_training_options(model, device, augmentation, recipe)
-
-
-def choose_detectors(
-    names: Sequence[str | Detector] | None, dataset: LabeledDataset, *, costly: bool = False
-) -> list[Detector]:
-    """As `create_detectors`; None means all that can be had for a data set.
-
-    That is at no further cost than one training run and, where examples have embeddings, looking at
-    those; all the others too if `costly`.
-
-    Raises:
-        UsageError: if a detector was named that needs embeddings, and there are none.
-    """
-    chosen = create_detectors(names)
-    if names is not None:
-        _stage_needs(chosen, dataset)
-        return chosen
-    has_embeddings = dataset.kind == "vectors"  # which are their own
-    needs = {d.name: set(needs_of(d, has_embeddings=has_embeddings)) for d in chosen}
-    if costly:
-        return [d for d in chosen if has_embeddings or "embeddings" not in needs[d.name]]
-    served = {"training", "embeddings"} if has_embeddings else {"training"}
-    return [d for d in chosen if needs[d.name] <= served]
-
-
-def _stage_needs(
-    detectors: Sequence[Detector], dataset: LabeledDataset
-) -> dict[str, tuple[str, ...]]:
-    """By detector name, what must run for it.
-
-    Raises:
-        UsageError: if one needs embeddings, and there are none.
-    """
-    has_embeddings = dataset.kind == "vectors"
-    needs = {d.name: needs_of(d, has_embeddings=has_embeddings) for d in detectors}
-    for name, wanted in needs.items():
-        if "embeddings" in wanted and not has_embeddings:
-            raise UsageError(
-                f"{name} looks at embeddings, and {dataset.name} has pictures; it takes an "
-                "encoder: --encoder efficientnet_lite0"
-            )
-    return needs
-
-
 def score_examples(
     dataset: LabeledDataset,
     plan: TrainingPlan,
@@ -208,10 +109,10 @@ def score_examples(
         dataset.name, f"{len(dataset):,}", dataset.num_classes, plan.model_name,
         plan.recipe.epochs, plan.recipe.augmentation, plan.device.type, plan.threads,
     )  # fmt: skip
-    needs = _stage_needs(detectors, dataset)
+    needs = stage_needs(detectors, dataset)
     needed = set().union(*needs.values())
     needs_cscores = "cscores" in needed
-    _check_lengths(detectors, plan, held_out_options if needs_cscores else None)
+    check_lengths(detectors, plan, held_out_options if needs_cscores else None)
     snapshots = {
         snapshot
         for detector in detectors
@@ -275,24 +176,6 @@ def score_examples(
         seconds[detector.name] = own + sum(stages[need] for need in needs[detector.name])
     left_out_probs = _left_out_probs(detectors, evidence) if dataset.encoder else None
     return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds, left_out_probs)
-
-
-def _check_lengths(
-    detectors: Sequence[Detector], plan: TrainingPlan, cscore_options: HeldOutOptions | None
-) -> None:
-    """Refuse, before training, runs and epochs that are too few for a detector."""
-    if cscore_options is not None and cscore_options.runs < cscore_options.least_runs:
-        raise UsageError(
-            f"{cscore_options.runs} runs at subset ratio {cscore_options.subset_ratio:g} leave "
-            f"examples without a C-score; use --runs {cscore_options.least_runs} or more"
-        )
-    for detector in detectors:
-        every = getattr(detector, "every", 1)
-        if every > plan.recipe.epochs:
-            raise UsageError(
-                f"{detector.name} is to measure every {every}th epoch of {plan.recipe.epochs}: "
-                "it would never"
-            )
 
 
 def _ranked(detector: Detector, evidence: Evidence) -> tuple[Ranking, float]:

@@ -11,7 +11,7 @@ from noiseaudit.errors import DataError, UsageError
 from noiseaudit.evidence import Evidence
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.ridge import GRID, leave_one_out, probs_of_scores
-from noiseaudit.scoring import choose_detectors
+from noiseaudit.stages import choose_detectors
 from tests._oracles import gaussian_features, refit_without_each, standardised
 
 

@@ -90,7 +90,7 @@ def audit(
         from noiseaudit.auditing import audit as run_audit
         from noiseaudit.encoders.stage import encoder_beside
         from noiseaudit.loaders import load
-        from noiseaudit.scoring import check_options
+        from noiseaudit.stages import check_options
 
         recipe = {
             "batch_size": batch_size,

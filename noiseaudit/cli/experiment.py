@@ -89,7 +89,7 @@ def experiment(
         from noiseaudit.experiment import run_experiment
         from noiseaudit.loaders import load
         from noiseaudit.retraining import split_off_test
-        from noiseaudit.scoring import check_options
+        from noiseaudit.stages import check_options
 
         words = options.names(noise) or []
         shares = options.numbers(rates, float, "--rates")
