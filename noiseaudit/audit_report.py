@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -31,6 +32,8 @@ from noiseaudit.workspace import write_skipped
 if TYPE_CHECKING:
     import pandas as pd
 
+    from noiseaudit.verdict import Verdict
+
 __all__ = ["AuditReport"]
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class AuditReport:
             over training epochs; or, of encoded pictures, out-of-sample ones from leave-one-out
             predictions.
         duplicates: groups of copies of one picture; None if none were looked for.
+        verdict: how many labels are wrong and which; None where none was asked for or there is
+            too little to say.
         embeddings: of the pictures, if an encoder made any.
         history: per training epoch: loss (nats), accuracy, seconds.
         document: what the HTML page shows.
@@ -60,17 +65,36 @@ class AuditReport:
     findings: Findings
     pred_probs: NDArray[np.float32]
     duplicates: DuplicateGroups | None
+    verdict: Verdict | None
     embeddings: Embeddings | None
     history: list[dict[str, float]]
     document: ReportDocument
     manifest: dict[str, Any]
 
+    @property
+    def suggested_prob(self) -> NDArray[np.float64]:
+        """(n,) float64 in [0, 1], of the suggested labels: see `CleaningPlan`.
+
+        Of one that differs from the verdict's, such as that of confirmed copies, the model's own.
+        """
+        found = self.findings.suggested_prob
+        if self.verdict is None:
+            return found
+        same = self.findings.suggested == self.verdict.suggested
+        return np.where(same, self.verdict.suggested_prob, found)
+
     def to_frame(self) -> pd.DataFrame:
         """The table of `ranking.csv`: one row per example, most suspicious first."""
         import pandas as pd
 
-        header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
+        header, rows = self._ranking_rows()
         return pd.DataFrame(list(rows), columns=header)
+
+    def _ranking_rows(self) -> tuple[list[str], Iterator[list[Any]]]:
+        more = {}
+        if self.verdict is not None:
+            more = {"p_error": self.verdict.estimate.p_error, "p_suggested": self.suggested_prob}
+        return ranking_rows(self.dataset, self.ranking, self.rankings, self.findings, more)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """The report as one self-contained HTML page; also written to `path` if given."""
@@ -99,7 +123,8 @@ class AuditReport:
         undecided = CleaningPlan(
             class_names=data.class_names, ids=data.ids, labels=data.labels,
             suspicion=self.ranking.scores, suggested=self.findings.suggested,
-            suggested_prob=self.findings.suggested_prob,
+            suggested_prob=self.suggested_prob,
+            p_error=None if self.verdict is None else self.verdict.estimate.p_error,
             is_label_issue=self.findings.is_label_issue, copy_action=copy_action,
             reasons=np.array(reasons, dtype=object), actions=np.full(n, "keep", dtype="<U7"),
             new_labels=np.full(n, -1), sources=data.sources, split=data.split,
@@ -120,7 +145,7 @@ class AuditReport:
             OutputError: if the folder cannot be written.
         """
         folder = make_folder(Path(folder))
-        header, rows = ranking_rows(self.dataset, self.ranking, self.rankings, self.findings)
+        header, rows = self._ranking_rows()
         write_csv(folder / "ranking.csv", header, rows)
         plan_digest = self._save_plan(folder)
         save_evidence(self.plan, folder / "plan_evidence.npz")

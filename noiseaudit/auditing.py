@@ -19,6 +19,8 @@ from noiseaudit.encoders.stage import EncodedSource, encode_source, encoder_besi
 from noiseaudit.errors import OutputError
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
+from noiseaudit.planted_rounds import judged_by_plants, run_planted_rounds, why_no_rounds
+from noiseaudit.precision import check_precision
 from noiseaudit.presentation import build_document
 from noiseaudit.report import document_from_dict, write_report
 from noiseaudit.scoring import Scores, score_examples
@@ -27,6 +29,7 @@ from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
 from noiseaudit.training.plan import make_plan
 from noiseaudit.training.recipes import Recipe
+from noiseaudit.verdict import Verdict, reach_verdict
 from noiseaudit.workspace import output_folder
 
 __all__ = ["HEADLINE", "HEADLINE_ENCODED", "audit", "rebuild_report"]
@@ -54,6 +57,8 @@ def audit(
     runs: int = 10,
     subset_ratio: float = 0.5,
     duplicates: bool = True,
+    verdict: bool = True,
+    precision: float = 0.9,
     encoder: EncoderLike = "auto",
     model: str | ModelFactory = "auto",
     epochs: int | None = None,
@@ -66,12 +71,14 @@ def audit(
     keep_trajectories: bool = False,
     progress: bool = False,
 ) -> AuditReport:
-    """Train once on the labels as given, score every example, rank.
+    """Train on the labels as given, score every example, rank, and say how many are wrong.
 
-    Cost: one training run, `folds` more for detectors that need out-of-sample `pred_probs`, and
-    `runs` on a share of the data for those that need C-scores; the other detectors take
-    milliseconds, but for "curvature", which takes 1.2 times as long as the training run on top of
-    it (`cnn`, one probe; `benchmarks/curvature.py`). Looking for duplicates: see `find_duplicates`.
+    Cost: one training run; as much again for the verdict, from 5,000 examples on (up to four times
+    as much below, where it is little); `folds` more for detectors that need out-of-sample
+    `pred_probs`, and `runs` on a share of the data for those that need C-scores; the other
+    detectors take milliseconds, but for "curvature", which takes 1.2 times as long as the training
+    run on top of it (`cnn`, one probe; `benchmarks/curvature.py`). Looking for duplicates: see
+    `find_duplicates`.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.
@@ -79,14 +86,18 @@ def audit(
             audit starts again from the beginning.
         detectors: names, or instances where options are wanted; default: all that a training run
             serves at no further cost, and of vectors those that look at embeddings. The headline is
-            `loo_consistency` of encoded pictures, `cumulative_loss` of all else, and the first
-            detector where that is not among them.
+            what the verdict trusts most of these; without a verdict `loo_consistency` of encoded
+            pictures, `cumulative_loss` of all else, and the first detector where that is not among
+            them.
         folds: of the cross-validation, which is run only if a chosen detector needs
             out-of-sample `pred_probs`.
         runs: models of the C-scores, which are trained only if a chosen detector needs them.
         subset_ratio: share of the data that each of them trains on.
         duplicates: look for copies of one picture, as `find_duplicates` does; those under
             conflicting labels head the report, whatever their score.
+        verdict: plant flips among the labels and train again, to learn which detector to trust, how
+            many labels are wrong, and how sure that is: see `Verdict`.
+        precision: wanted of the labels that the verdict flags, in (0, 1].
         encoder: turns pictures into vectors, which a small network is then trained on: "none"; what
             `create_encoder` takes; or "auto", the offline one where it suits (see
             `choose_encoder`) and no model or augmentation is asked for.
@@ -111,6 +122,7 @@ def audit(
         ManifestMismatchError: if `out` holds an audit of other data or settings.
     """
     check_options(detectors, model, device, augmentation, recipe)
+    check_precision(precision)
     held_out = HeldOutOptions(folds, runs, subset_ratio)
     dataset = load(source, seed=seed, device=device, progress=progress)
     encoded = encode_source(
@@ -159,6 +171,21 @@ def audit(
             keep_features=plan.has_features and encoded.embeddings is None,
             progress=progress,
         )
+        reached, why_not = None, "" if verdict else "none was asked for"
+        judged = judged_by_plants(chosen, encoded.dataset)
+        if not why_not and not (why_not := why_no_rounds(judged, encoded.dataset)):
+            rounds = run_planted_rounds(
+                encoded.dataset,
+                plan,
+                judged,
+                scores,
+                folder / "planted",
+                resume=resume,
+                progress=progress,
+            )
+            reached = reach_verdict(
+                rounds, dataset.ids, dataset.num_classes, precision=precision, seed=seed
+            )
         found = None
         if duplicates and dataset.kind == "images":
             found = scan_duplicates(
@@ -169,7 +196,7 @@ def audit(
                 resume=resume,
                 progress=progress,
             )
-        report = _assemble(encoded, scores, found, manifest)
+        report = _assemble(encoded, scores, found, reached or why_not, manifest)
         if out is not None:
             report.save(folder)
     return report
@@ -179,15 +206,19 @@ def _assemble(
     encoded: EncodedSource,
     scores: Scores,
     found: DuplicateGroups | None,
+    verdict: Verdict | str,
     manifest: dict[str, Any],
 ) -> AuditReport:
     dataset, run, rankings = encoded.source, scores.run, scores.rankings
     headline = HEADLINE_ENCODED if encoded.embeddings is not None else HEADLINE
     ranking = rankings.get(headline, next(iter(rankings.values())))
+    findings = scores.findings(dataset.labels)
+    if isinstance(verdict, Verdict):
+        ranking = verdict.ranking
+        findings = findings.with_probabilities(verdict.estimate.p_error, verdict.suggested)
     # A copy in memory: what is mapped may go with its folder.
     pred_probs = scores.pred_probs
     pred_probs = np.array(pred_probs) if pred_probs.nbytes < 2**30 else pred_probs
-    findings = scores.findings(dataset.labels)
     if found is not None:
         rows = np.flatnonzero(found.in_conflict())
         believed = found.believed[found.group[rows]]
@@ -202,6 +233,7 @@ def _assemble(
             "skipped": len(dataset.skipped),
             "conflicts": None if found is None else int(found.is_conflict.sum()),
             "headline": ranking.detector,
+            "verdict": verdict if isinstance(verdict, str) else verdict.told(),
             "training_seconds": run.training_seconds,
             "watching_seconds": run.watching_seconds,
             "cross_validation_seconds": scores.cross_validation_seconds,
@@ -209,7 +241,7 @@ def _assemble(
         },
     }
     document = build_document(
-        dataset, ranking, rankings, findings, run, found, manifest, encoded.vectors
+        dataset, ranking, rankings, findings, run, found, verdict, manifest, encoded.vectors
     )
     return AuditReport(
         dataset=dataset,
@@ -218,6 +250,7 @@ def _assemble(
         findings=findings,
         pred_probs=pred_probs,
         duplicates=found,
+        verdict=verdict if isinstance(verdict, Verdict) else None,
         embeddings=encoded.embeddings,
         history=run.history,
         document=document,

@@ -20,6 +20,7 @@ from noiseaudit._validation import check_same_length
 from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.errors import DataError, UsageError
+from noiseaudit.precision import flag_at_precision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,8 @@ class CleaningPlan:
         labels: (n,) int64 given labels.
         suspicion: (n,) float64, higher = more suspicious.
         suggested: (n,) int64 suggested labels.
-        suggested_prob: (n,) float64 in [0, 1], averaged over training or left out.
+        suggested_prob: (n,) float64 in [0, 1]: with a verdict that the label is wrong and the
+            suggested one right; without, the model's, averaged over training or left out.
         is_label_issue: (n,) bool.
         copy_action: (n,) text: the action for a copy under conflicting labels, "" for others.
         reasons: (n,) text.
@@ -49,6 +51,7 @@ class CleaningPlan:
         new_labels: (n,) int64, the label to be given, -1 where none is.
         sources: (n,) paths, or None.
         split: (n,) text, or None.
+        p_error: (n,) float64 in [0, 1], that the given label is wrong; None without a verdict.
 
     Raises:
         DataError: if lengths differ, an action does not exist, or new labels are not exactly where
@@ -68,6 +71,7 @@ class CleaningPlan:
     new_labels: NDArray[np.int64]
     sources: NDArray[np.str_] | None = None
     split: NDArray[np.str_] | None = None
+    p_error: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         check_same_length(
@@ -150,6 +154,12 @@ class CleaningPlan:
             return self.is_label_issue.copy()
         if policy.kind == "threshold":
             return np.asarray(self.suspicion >= amount)
+        if policy.kind == "precision":
+            if self.p_error is None:
+                raise UsageError(
+                    "policy precision needs the verdict of an audit, and this one reached none"
+                )
+            return flag_at_precision(self.p_error, amount)
         count = {"share": round(amount * len(self)), "count": int(amount)}.get(policy.kind, 0)
         wanted = np.zeros(len(self), dtype=bool)
         wanted[self.order[:count]] = True

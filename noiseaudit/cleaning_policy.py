@@ -11,8 +11,9 @@ from noiseaudit.errors import UsageError, check_name
 
 __all__ = ["POLICIES", "CleaningPolicy"]
 
-POLICIES = ("review", "issues", "confirmed", "share", "count", "threshold")
-_WITH_AMOUNT = ("share", "count", "threshold")
+POLICIES = ("review", "issues", "confirmed", "precision", "share", "count", "threshold")
+_WITH_AMOUNT = ("precision", "share", "count", "threshold")
+_SHARES = ("precision", "share")
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class CleaningPolicy:
 
     Attributes:
         kind: "review", every label that looks wrong is left for a person to decide; "issues", every
-            such label goes; "confirmed", copies alone; "share", "count" or "threshold": the most
-            suspicious go, by their share of all, by number, or from a suspicion.
-        amount: of the last three.
+            such label goes; "confirmed", copies alone; "precision", as many as can go while this
+            share of them is expected to be wrong, by the audit's verdict; "share", "count" or
+            "threshold": the most suspicious go, by their share of all, by number, or from a
+            suspicion.
+        amount: of the last four.
         relabel_above: probability of the suggested label from which it is given to the example
-            instead of removing it; None never does. It is in-sample and averaged over training: a
-            ranking, not a calibrated chance of being right.
+            instead of removing it; None never does. With a verdict it is calibrated on planted
+            flips; without one the model's own, in-sample and averaged over training or left out.
         min_per_class: examples that a class keeps at least (all of one that has fewer): of those
             that would go, the least suspicious stay.
         include_test: act on a split called test too. By default it is left as it is, for review:
@@ -47,8 +50,8 @@ class CleaningPolicy:
         if (self.amount is None) == (self.kind in _WITH_AMOUNT):
             form = f"{self.kind}:NUMBER" if self.kind in _WITH_AMOUNT else self.kind
             raise UsageError(f"policy {self.kind} is written {form!r}; got {self.text!r}")
-        if self.kind == "share" and not 0 <= (self.amount or 0) <= 1:
-            raise UsageError(f"share must be in [0, 1]; got {self.amount:g}")
+        if self.kind in _SHARES and not 0 <= (self.amount or 0) <= 1:
+            raise UsageError(f"{self.kind} must be in [0, 1]; got {self.amount:g}")
         if self.kind == "count" and ((self.amount or 0) < 0 or (self.amount or 0) % 1):
             raise UsageError(f"count must be a whole number from 0; got {self.amount:g}")
         if self.relabel_above is not None and not 0 <= self.relabel_above <= 1:
@@ -58,7 +61,7 @@ class CleaningPolicy:
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> CleaningPolicy:
-        """From `review`, `issues`, `confirmed`, `share:0.05`, `count:200` or `threshold:2.5`."""
+        """From `review`, `issues`, `confirmed`, or a kind and its amount: `precision:0.9`."""
         kind, colon, number = text.partition(":")
         try:
             amount = float(number) if colon else None

@@ -56,6 +56,22 @@ class Findings:
             return f"learned late: predicted as {given} in {epochs_right} of {epochs} epochs"
         return f"agrees with {given} ({mine:.0%})"
 
+    def with_probabilities(
+        self, p_error: NDArray[np.float64], suggested: NDArray[np.int64]
+    ) -> Findings:
+        """The same findings, and every label that is more likely wrong than right looks wrong.
+
+        Args:
+            p_error: (n,) in [0, 1], that the given label is wrong.
+            suggested: (n,) int64, the likeliest class that is not the given label.
+        """
+        more = (p_error >= 0.5) & ~self.is_label_issue
+        return replace(
+            self,
+            suggested=np.where(more, suggested, self.suggested),
+            is_label_issue=self.is_label_issue | more,
+        )
+
     def with_conflicts(
         self,
         rows: NDArray[np.int64],

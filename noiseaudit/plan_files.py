@@ -61,6 +61,8 @@ def save_evidence(plan: CleaningPlan, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {name: getattr(plan, name) for name in _ARRAYS}
     arrays["class_names"] = np.array(plan.class_names, dtype=str)
     arrays["reasons"] = np.array(plan.reasons.tolist(), dtype=str)
+    if plan.p_error is not None:
+        arrays["p_error"] = plan.p_error
     for name in ("sources", "split"):
         if getattr(plan, name) is not None:
             arrays[name] = np.asarray(getattr(plan, name), dtype=str)
@@ -84,6 +86,7 @@ def load_evidence(path: Path) -> CleaningPlan:
         new_labels=np.full(n, -1),
         sources=found.get("sources"),
         split=found.get("split"),
+        p_error=found.get("p_error"),
         **{name: found[name] for name in _ARRAYS},
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,29 +11,23 @@ from numpy.typing import NDArray
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.duplicate_groups import DuplicateGroups
-from noiseaudit.duplicates_presentation import copy_counts, copy_groups, picture_uri
+from noiseaudit.duplicates_presentation import copy_counts, copy_groups
 from noiseaudit.findings import Findings
 from noiseaudit.ranking import Ranking
 from noiseaudit.report import (
     ClassSummary,
     EpochSummary,
     Histogram,
-    Neighbour,
     PairSummary,
     ReportDocument,
-    Suspect,
 )
+from noiseaudit.suspects_presentation import suspect_cards
 from noiseaudit.training.run import TrainingRun
+from noiseaudit.verdict import Verdict
+from noiseaudit.verdict_presentation import verdict_summary
 
 __all__ = ["build_document", "class_summaries", "ranking_rows"]
 
-_SUSPECTS = 300  # cards in the page at least; the rest is in ranking.csv
-_MOST_SUSPECTS = 2_000  # where so many labels look wrong and the page stays small: all to review
-_PAGE_BYTES = 6_000_000
-_CARD_BYTES = 3_000  # measured: 10 detectors, 30 epochs, without the picture
-_FEATURES = 6
-_NEIGHBOURS = 5
-_PICTURED = 300  # cards that show their neighbours; the others name them
 _BINS = 40
 
 
@@ -43,16 +36,17 @@ def ranking_rows(
     ranking: Ranking,
     rankings: Mapping[str, Ranking],
     findings: Findings,
+    more: Mapping[str, NDArray[np.float64]],
 ) -> tuple[list[str], Iterator[list[Any]]]:
-    """Header and rows of `ranking.csv`, most suspicious first."""
+    """Header and rows of `ranking.csv`, most suspicious first; `more` are its last columns."""
     header = [
         "rank", "sample_id", "source", "given_label", "suggested_label", "suspicion",
-        "is_label_issue", "reason", *rankings,
+        "is_label_issue", "reason", *rankings, *more,
     ]  # fmt: skip
 
     def rows() -> Iterator[list[Any]]:
         names = dataset.class_names
-        columns = [item.scores for item in rankings.values()]
+        columns = [*(item.scores for item in rankings.values()), *more.values()]
         for rank, row in enumerate(ranking.order, start=1):
             label = int(dataset.labels[row])
             yield [
@@ -70,13 +64,20 @@ def ranking_rows(
     return header, rows()
 
 
-def class_summaries(dataset: LabeledDataset, findings: Findings) -> tuple[ClassSummary, ...]:
+def class_summaries(
+    dataset: LabeledDataset, findings: Findings, verdict: Verdict | None
+) -> tuple[ClassSummary, ...]:
     """Examples and label issues per class, in class order; classes without examples left out."""
+    expected: list[tuple[float, ...]] = [()] * dataset.num_classes
+    if verdict is not None and verdict.estimate.is_supported:
+        expected = [tuple(item) for item in np.transpose(verdict.estimate.per_class).tolist()]
     examples = np.bincount(dataset.labels, minlength=dataset.num_classes)
     issues = np.bincount(dataset.labels[findings.is_label_issue], minlength=dataset.num_classes)
     return tuple(
-        ClassSummary(name, int(count), int(wrong))
-        for name, count, wrong in zip(dataset.class_names, examples, issues, strict=True)
+        ClassSummary(name, int(count), int(wrong), numbers)
+        for name, count, wrong, numbers in zip(
+            dataset.class_names, examples, issues, expected, strict=True
+        )
         if count
     )
 
@@ -88,27 +89,31 @@ def build_document(
     findings: Findings,
     run: TrainingRun,
     found: DuplicateGroups | None,
+    verdict: Verdict | str,
     manifest: Mapping[str, Any],
     embeddings: NDArray[np.float32] | None = None,
 ) -> ReportDocument:
     """Everything the report shows, as plain values.
 
-    With `embeddings` (n, d) the examples beside a suspect are those most alike among these, else
-    among the features that the last epoch left.
+    `verdict` is why there is none where it is text; for `embeddings` see `suspect_cards`.
     """
     issues = int(findings.is_label_issue.sum())
-    pairs = _pairs(dataset, findings)
+    reached = verdict if isinstance(verdict, Verdict) else None
+    summary = None if reached is None else verdict_summary(reached, findings.is_label_issue)
+    pairs = _pairs(dataset, findings, reached)
+    headline = _headline(len(dataset), issues, pairs) if summary is None else summary.sentence
+    p_error = None if reached is None else reached.estimate.p_error
     return ReportDocument(
         title=dataset.name,
-        headline=_headline(len(dataset), issues, pairs) + _conflicts(found),
+        headline=headline + _conflicts(found),
         detector=ranking.detector,
         examples=len(dataset),
         issues=issues,
         facts=_facts(dataset, manifest),
-        notes=_notes(dataset),
-        classes=class_summaries(dataset, findings),
+        notes=_notes(dataset, verdict),
+        classes=class_summaries(dataset, findings, reached),
         pairs=pairs,
-        suspects=_suspects(dataset, ranking, rankings, findings, run, embeddings),
+        suspects=suspect_cards(dataset, ranking, rankings, findings, run, embeddings, p_error),
         histograms=_histograms(ranking, rankings, findings),
         training=tuple(
             EpochSummary(epoch, item["loss"], item["accuracy"])
@@ -121,6 +126,7 @@ def build_document(
         data_digest=dataset.content_digest,
         labels_digest=dataset.fingerprint["labels"],
         class_names=dataset.class_names,
+        verdict=summary,
     )
 
 
@@ -161,8 +167,10 @@ def _facts(dataset: LabeledDataset, manifest: Mapping[str, Any]) -> tuple[tuple[
     return tuple(facts)
 
 
-def _notes(dataset: LabeledDataset) -> tuple[str, ...]:
+def _notes(dataset: LabeledDataset, verdict: Verdict | str) -> tuple[str, ...]:
     notes: list[str] = []
+    if isinstance(verdict, str):
+        notes.append(f"How many labels are wrong was not estimated: {verdict}.")
     if dataset.skipped:
         notes.append(f"{len(dataset.skipped):,} files could not be read; see skipped.csv.")
     if dataset.columns is not None:
@@ -182,119 +190,24 @@ def _notes(dataset: LabeledDataset) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _pairs(dataset: LabeledDataset, findings: Findings) -> tuple[PairSummary, ...]:
+def _pairs(
+    dataset: LabeledDataset, findings: Findings, verdict: Verdict | None
+) -> tuple[PairSummary, ...]:
+    expected: dict[tuple[int, int], tuple[float, ...]] = {}
+    if verdict is not None and verdict.estimate.is_supported:
+        numbers = np.stack(verdict.estimate.per_pair)  # (3, suggested, given)
+        likely = np.argwhere(numbers[0] >= 0.5).tolist()
+        expected = {(given, other): tuple(numbers[:, other, given]) for other, given in likely}
     flagged = findings.is_label_issue
     pairs = Counter(
         zip(dataset.labels[flagged].tolist(), findings.suggested[flagged].tolist(), strict=True)
     )
+    pairs.update(dict.fromkeys(expected, 0))
     names = dataset.class_names
     return tuple(
-        PairSummary(names[given], names[suggested], count)
+        PairSummary(names[given], names[suggested], count, expected.get((given, suggested), ()))
         for (given, suggested), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-def _suspects(
-    dataset: LabeledDataset,
-    ranking: Ranking,
-    rankings: Mapping[str, Ranking],
-    findings: Findings,
-    run: TrainingRun,
-    embeddings: NDArray[np.float32] | None,
-) -> tuple[Suspect, ...]:
-    rows = ranking.order[:_SUSPECTS]
-    pictures = _pictures(dataset, rows)
-    if len(rows):
-        card = _CARD_BYTES + sum(map(len, pictures)) // len(rows)
-        wanted = min(int(findings.is_label_issue.sum()), _MOST_SUSPECTS, _PAGE_BYTES // card)
-        more = ranking.order[len(rows) : wanted]
-        rows, pictures = np.concatenate([rows, more]), pictures + _pictures(dataset, more)
-    features: Sequence[tuple[tuple[str, float], ...]] = [()] * len(rows)
-    if dataset.kind == "vectors":
-        features = _unusual_features(dataset, rows)
-    curves = run.curves[:, rows].astype(float).T.round(4).tolist()
-    # What a network was trained to say of an example draws it to those of its given label.
-    points = run.snapshots.get(("features", None)) if embeddings is None else embeddings
-    metric = "euclidean" if embeddings is None else "cosine"
-    neighbours = _neighbours(dataset, points, metric, rows)
-    names = dataset.class_names
-    return tuple(
-        Suspect(
-            rank=rank,
-            sample_id=int(dataset.ids[row]),
-            source="" if dataset.sources is None else str(dataset.sources[row]),
-            given_label=names[dataset.labels[row]],
-            suggested_label=names[findings.suggested[row]],
-            suspicion=float(ranking.scores[row]),
-            is_label_issue=bool(findings.is_label_issue[row]),
-            reason=findings.reason(int(row), names, int(dataset.labels[row])),
-            split="" if dataset.split is None else str(dataset.split[row]),
-            thumbnail=picture,
-            features=unusual,
-            curve=tuple(curve),
-            scores=tuple((name, float(item.scores[row])) for name, item in rankings.items()),
-            neighbours=nearest,
-        )
-        for rank, (row, picture, unusual, curve, nearest) in enumerate(
-            zip(rows, pictures, features, curves, neighbours, strict=True), start=1
-        )
-    )
-
-
-def _pictures(
-    dataset: LabeledDataset, rows: np.ndarray[Any, Any], *, small: bool = False
-) -> list[str]:
-    if dataset.kind == "vectors":
-        return [""] * len(rows)
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda row: picture_uri(dataset, int(row), small=small), rows))
-
-
-def _neighbours(
-    dataset: LabeledDataset,
-    points: NDArray[np.float32] | None,
-    metric: str,
-    rows: np.ndarray[Any, Any],
-) -> list[tuple[Neighbour, ...]]:
-    """The nearest examples of each of `rows`, none where there are no points to compare."""
-    from sklearn.neighbors import NearestNeighbors
-
-    if points is None or len(points) < 2 or not np.isfinite(points).all():
-        return [()] * len(rows)
-    count = min(_NEIGHBOURS, len(points) - 1)
-    search = NearestNeighbors(n_neighbors=count + 1, algorithm="brute", metric=metric).fit(points)
-    found = search.kneighbors(points[rows], return_distance=False)
-    # Of several examples in one place, the row itself need not come first.
-    order = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :count]
-    nearest = np.take_along_axis(found, order, axis=1)
-    shown = np.unique(nearest[:_PICTURED])
-    pictures = dict(zip(shown.tolist(), _pictures(dataset, shown, small=True), strict=True))
-    return [
-        tuple(
-            Neighbour(
-                sample_id=int(dataset.ids[row]),
-                label=dataset.class_names[dataset.labels[row]],
-                thumbnail=pictures[row] if place < _PICTURED else "",
-            )
-            for row in own
-        )
-        for place, own in enumerate(nearest.tolist())
-    ]
-
-
-def _unusual_features(
-    dataset: LabeledDataset, rows: np.ndarray[Any, Any]
-) -> list[tuple[tuple[str, float], ...]]:
-    """Each row's features furthest from the mean, in standard deviations."""
-    sample = dataset.inputs[:: max(1, len(dataset) // 10_000)].astype(np.float64)
-    std = sample.std(axis=0)
-    scores = (dataset.inputs[rows] - sample.mean(axis=0)) / np.where(std > 0, std, 1)
-    names = dataset.feature_names or tuple(f"feature {i}" for i in range(scores.shape[1]))
-    chosen = np.argsort(-np.abs(scores), axis=1, kind="stable")[:, :_FEATURES]
-    return [
-        tuple((names[column], round(float(line[column]), 2)) for column in columns)
-        for line, columns in zip(scores, chosen, strict=True)
-    ]
 
 
 def _histograms(

@@ -9,7 +9,6 @@ import pytest
 from torch import nn
 
 import noiseaudit as na
-from noiseaudit.auditing import HEADLINE
 from noiseaudit.cli import main
 from noiseaudit.errors import ManifestMismatchError, OutputError, UnknownNameError, UsageError
 from noiseaudit.findings import find_issues
@@ -74,11 +73,12 @@ def test_ranking_csv_is_the_contracts(finished):
         "rank", "sample_id", "source", "given_label", "suggested_label", "suspicion",
         "is_label_issue", "reason",
     ]  # fmt: skip
-    assert list(frame.columns[8:]) == FREE
+    assert list(frame.columns[8:]) == [*FREE, "p_error", "p_suggested"]
     assert frame["rank"].tolist() == list(range(1, 1798))
     assert sorted(frame["sample_id"]) == list(range(1797))
     assert (frame["suspicion"].diff().dropna() <= 0).all()
-    assert frame["suspicion"].tolist() == frame[HEADLINE].tolist()
+    assert (frame["p_error"].diff().dropna() <= 1e-12).all()
+    assert (frame["p_suggested"] <= frame["p_error"]).all()
     row = frame.iloc[0]
     assert str(row["given_label"]) == str(report.dataset.labels[row["sample_id"]])
     own = report.to_frame()
@@ -120,7 +120,7 @@ def test_a_finished_audit_is_reused_and_more_detectors_only_rerank(tmp_path, mon
     assert set(more.rankings) > set(first.rankings)
     assert more.ranking.scores.tobytes() == first.ranking.scores.tobytes()
     header = (tmp_path / "o" / "ranking.csv").read_text().splitlines()[0].split(",")
-    assert header[8:] == sorted([*FREE, "knn_disagreement", "loo_consistency"])
+    assert header[8:] == sorted([*FREE, "knn_disagreement", "label_odds", "loo_consistency"])
 
 
 def test_headline_is_the_first_detector_when_cumulative_loss_is_not_asked_for():

@@ -5,10 +5,11 @@ import pytest
 
 import noiseaudit as na
 from noiseaudit.detector import needs_of
-from noiseaudit.detectors.loo_consistency import LooConsistency
+from noiseaudit.detectors.loo_consistency import LabelOdds, LooConsistency
 from noiseaudit.detectors.neighbours import KnnDisagreement, LofHidden
 from noiseaudit.errors import DataError, UsageError
 from noiseaudit.evidence import Evidence
+from noiseaudit.label_channel import fit_label_channel
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.ridge import GRID, leave_one_out, probs_of_scores
 from noiseaudit.stages import choose_detectors
@@ -180,7 +181,8 @@ def test_suspicion_is_the_loss_of_held_out_scores():
     probs = np.exp(5 * scores) / np.exp(5 * scores).sum(axis=1, keepdims=True)
     slow = -np.log(probs[np.arange(90), labels])
     np.testing.assert_allclose(LooConsistency().rank(given).scores, slow)
-    assert given.shared(("leave_one_out", LooConsistency()), dict).scores.shape == (90, 3)
+    key = ("leave_one_out", "rbf", None, 1)
+    assert given.shared(key, dict).scores.shape == (90, 3)
 
 
 @pytest.mark.parametrize("detector", [LooConsistency(), KnnDisagreement()])
@@ -239,14 +241,14 @@ def pictures():
 
 
 def test_defaults_follow_the_data():
-    on_embeddings = {"knn_disagreement", "loo_consistency"}
+    on_embeddings = {"knn_disagreement", "label_odds", "loo_consistency"}
     free, of_pictures = (
         {item.name for item in choose_detectors(None, data)} for data in (vectors(), pictures())
     )
     assert free - of_pictures == on_embeddings
     assert of_pictures < free
     every = {item.name for item in choose_detectors(None, pictures(), costly=True)}
-    assert set(na.detector_types()) - every == {"loo_consistency"}
+    assert set(na.detector_types()) - every == {"label_odds", "loo_consistency"}
     assert len(choose_detectors(None, vectors(), costly=True)) == len(na.detector_types())
 
 
@@ -269,3 +271,19 @@ def test_an_audit_of_vectors_ranks_by_both(tmp_path):
         assert np.array_equal(own, detector.rank(given).scores)
     # What the network made of them serves the report's neighbours alone.
     assert [path.name for path in tmp_path.rglob("features_*")] == ["features_0002.npy"]
+
+
+def test_label_odds_know_which_mistakes_are_common():
+    x, labels = clusters()
+    given = labels.copy()
+    given[:6] = (labels[:6] + 1) % 3  # 6 of 30 of one class are given the next
+    evidence = Evidence(np.arange(90), given, 3, embeddings=x)
+    scores = leave_one_out(x, given, 3).scores
+    odds = LabelOdds().rank(evidence).scores
+    channel = fit_label_channel(scores, given)
+    np.testing.assert_allclose(odds, channel.log_odds(scores, given)[0])
+    assert odds[:6].min() > 0 > odds[6:].max()
+    wrong = given != labels
+    np.testing.assert_allclose((1 / (1 + np.exp(-odds)))[wrong].round(), 1)
+    alone = Evidence(np.arange(1), np.zeros(1, np.int64), 3, embeddings=x[:1])
+    assert LabelOdds().rank(alone).scores.tolist() == [0]

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from noiseaudit import presentation
+from noiseaudit import suspects_presentation
 from noiseaudit.auditing import audit
 from noiseaudit.errors import OutputError
 from noiseaudit.loaders import load
@@ -364,13 +364,13 @@ def test_page_has_room_for_all_that_looks_wrong_while_it_stays_small(monkeypatch
         assert report.document.class_names == tuple("0123456789")
         return len(report.document.suspects), int(report.findings.is_label_issue.sum())
 
-    monkeypatch.setattr(presentation, "_SUSPECTS", 10)
+    monkeypatch.setattr(suspects_presentation, "_SUSPECTS", 10)
     count, issues = shown()
     assert count == issues > 10
-    monkeypatch.setattr(presentation, "_PAGE_BYTES", 4000 * 20)
+    monkeypatch.setattr(suspects_presentation, "_PAGE_BYTES", 4000 * 20)
     count, _ = shown()
     assert 10 < count < 27  # a card without its picture takes 3,000
-    monkeypatch.setattr(presentation, "_PAGE_BYTES", 0)
+    monkeypatch.setattr(suspects_presentation, "_PAGE_BYTES", 0)
     assert shown()[0] == 10
 
 

@@ -35,6 +35,19 @@ def audit(
     duplicates: Annotated[
         bool, typer.Option("--duplicates/--no-duplicates", help="Look for copies of one picture.")
     ] = True,
+    verdict: Annotated[
+        bool,
+        typer.Option(
+            "--verdict/--no-verdict",
+            help="Plant flips and train again: how many labels are wrong, and how sure is that?",
+        ),
+    ] = True,
+    precision: Annotated[
+        float, typer.Option(help="Wanted of the labels that the verdict flags, in (0, 1].")
+    ] = 0.9,
+    recommend: Annotated[
+        bool, typer.Option("--recommend", help="Say which detector was trusted, and why.")
+    ] = False,
     encoder: options.Encoder = "auto",
     encoder_weights: options.EncoderWeights = None,
     encoder_size: options.EncoderSize = None,
@@ -89,7 +102,9 @@ def audit(
         from noiseaudit._io import make_folder
         from noiseaudit.auditing import audit as run_audit
         from noiseaudit.encoders.stage import encoder_beside
+        from noiseaudit.errors import UsageError
         from noiseaudit.loaders import load
+        from noiseaudit.precision import check_precision
         from noiseaudit.stages import check_options
 
         recipe = {
@@ -104,6 +119,9 @@ def audit(
         overrides = {name: value for name, value in recipe.items() if value is not None}
         # Decoding a large folder takes long: what can be wrong without it must come first.
         check_options(options.names(detectors), model, device, augmentation, overrides)
+        check_precision(precision)
+        if recommend and not verdict:
+            raise UsageError("--recommend explains the verdict, and --no-verdict leaves it out")
         chosen = options.encoder(encoder, encoder_weights, encoder_size, download=download)
         encoder_beside(chosen, model, augmentation)
         make_folder(out)
@@ -130,6 +148,8 @@ def audit(
             runs=runs,
             subset_ratio=subset_ratio,
             duplicates=duplicates,
+            verdict=verdict,
+            precision=precision,
             encoder=chosen,
             model=model,
             epochs=epochs,
@@ -145,7 +165,7 @@ def audit(
         if json:
             _print_json(report, out)
         elif not quiet:
-            _print_summary(report, out)
+            _print_summary(report, out, recommend=recommend)
 
 
 def _files(report: AuditReport, out: Path) -> dict[str, str]:
@@ -183,7 +203,7 @@ def _print_json(report: AuditReport, out: Path) -> None:
     print(json.dumps(summary, indent=2))
 
 
-def _print_summary(report: AuditReport, out: Path) -> None:
+def _print_summary(report: AuditReport, out: Path, *, recommend: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -213,5 +233,8 @@ def _print_summary(report: AuditReport, out: Path) -> None:
     if len(by_issues) > _SHOWN:
         console.print(f"... and {len(by_issues) - _SHOWN:,} more classes, in the report")
     console.print(Text(f"\n{document.headline}"))
+    if document.verdict is not None:
+        for line in (*document.verdict.cautions, *([document.verdict.recommendation] * recommend)):
+            console.print(Text(line))
     for name, path in _files(report, out).items():
         console.print(Text(f"{name:<9}{path}"), soft_wrap=True)

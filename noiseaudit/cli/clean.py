@@ -34,8 +34,8 @@ def clean(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="review, issues, confirmed, share:0.05, count:200 or threshold:2.5, instead of "
-            "what plan.csv says."
+            help="review, issues, confirmed, precision:0.9, share:0.05, count:200 or "
+            "threshold:2.5, instead of what plan.csv says."
         ),
     ] = None,
     relabel_above: Annotated[

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from noiseaudit.evidence import Evidence
+from noiseaudit.label_channel import fit_label_channel
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
 from noiseaudit.ridge import check_ridge_options, leave_one_out, probs_of_scores
 
-__all__ = ["LooConsistency"]
+__all__ = ["LabelOdds", "LooConsistency"]
 
 _SHARPNESS = 5.0
 
@@ -72,11 +73,60 @@ class LooConsistency:
         return probs_of_scores(self._scores(evidence), evidence.labels, of="right")
 
     def _scores(self, evidence: Evidence) -> NDArray[np.float64]:
-        embeddings = evidence.vectors()
-        return evidence.shared(
-            ("leave_one_out", self),
-            lambda: leave_one_out(
-                embeddings, evidence.labels, evidence.num_classes,
-                kernel=self.kernel, regularisation=self.regularisation, rounds=self.rounds,
-            ),
-        ).scores  # fmt: skip
+        return _left_out_scores(evidence, self.kernel, self.regularisation, self.rounds)
+
+
+@dataclass(frozen=True)
+class LabelOdds:
+    """How much likelier the label is wrong than right, by a channel from true to given labels.
+
+    Suspicion in nats: log P(true class is another) - log P(true class is the given), **higher =
+    more suspicious**. Leave-one-out predictions say which class is likely, the channel which
+    mistakes are common: see `noiseaudit.label_channel`.
+
+    Attributes:
+        regularisation: of the ridge; None for that with the least squared error, left out.
+        kernel: "rbf" or "linear".
+        rounds: of refitting the ridge with suspects weighted down.
+
+    Cost: as `loo_consistency`, which it shares the ridge with, and a second or so for the channel.
+    Source: Goldberger & Ben-Reuven, ICLR 2017 (the channel, there a layer of the network); on
+    leave-one-out scores it is our own.
+    """
+
+    regularisation: float | None = None
+    kernel: Literal["linear", "rbf"] = "rbf"
+    rounds: int = 1
+
+    name: ClassVar[str] = "label_odds"
+    summary: ClassVar[str] = "odds that the label is wrong, from which mistakes are common"
+    needs: ClassVar[tuple[str, ...]] = ("embeddings",)
+    cost: ClassVar[str] = "one matrix decomposition or two"
+    source: ClassVar[str] = "Goldberger & Ben-Reuven, ICLR 2017, on leave-one-out scores"
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
+
+    def __post_init__(self) -> None:
+        check_ridge_options(self.kernel, self.regularisation, self.rounds)
+
+    def rank(self, evidence: Evidence) -> Ranking:
+        """Suspicion in nats; 0 where there is but one example or one class."""
+        n = len(evidence.labels)
+        if n < 2 or evidence.num_classes < 2:
+            return Ranking(self.name, evidence.ids, np.zeros(n))
+        scores = _left_out_scores(evidence, self.kernel, self.regularisation, self.rounds)
+        channel = fit_label_channel(scores, evidence.labels)
+        return Ranking(self.name, evidence.ids, channel.log_odds(scores, evidence.labels)[0])
+
+
+def _left_out_scores(
+    evidence: Evidence, kernel: Literal["linear", "rbf"], regularisation: float | None, rounds: int
+) -> NDArray[np.float64]:
+    """(n, k) predictions of a ridge on all other examples, computed once for all who ask."""
+    embeddings = evidence.vectors()
+    return evidence.shared(
+        ("leave_one_out", kernel, regularisation, rounds),
+        lambda: leave_one_out(
+            embeddings, evidence.labels, evidence.num_classes,
+            kernel=kernel, regularisation=regularisation, rounds=rounds,
+        ),
+    ).scores  # fmt: skip

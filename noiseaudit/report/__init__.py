@@ -5,6 +5,7 @@ from noiseaudit.report.document import (
     ClassSummary,
     Copy,
     CopyGroup,
+    DetectorTrust,
     EpochSummary,
     FindingLine,
     Histogram,
@@ -12,6 +13,7 @@ from noiseaudit.report.document import (
     PairSummary,
     ReportDocument,
     Suspect,
+    VerdictSummary,
 )
 from noiseaudit.report.html import render, write_report
 from noiseaudit.report.stored import document_from_dict, document_to_dict
@@ -21,6 +23,7 @@ __all__ = [
     "ClassSummary",
     "Copy",
     "CopyGroup",
+    "DetectorTrust",
     "EpochSummary",
     "FindingLine",
     "Histogram",
@@ -28,6 +31,7 @@ __all__ = [
     "PairSummary",
     "ReportDocument",
     "Suspect",
+    "VerdictSummary",
     "document_from_dict",
     "document_to_dict",
     "render",

@@ -9,6 +9,7 @@ __all__ = [
     "ClassSummary",
     "Copy",
     "CopyGroup",
+    "DetectorTrust",
     "EpochSummary",
     "FindingLine",
     "Histogram",
@@ -16,6 +17,7 @@ __all__ = [
     "PairSummary",
     "ReportDocument",
     "Suspect",
+    "VerdictSummary",
 ]
 
 
@@ -53,6 +55,7 @@ class Suspect:
         curve: probability of the given label after each epoch; None where it was not seen.
         scores: detector name and its suspicion score.
         neighbours: the nearest examples, the nearest first.
+        p_error: probability in [0, 1] that the given label is wrong; None without a verdict.
     """
 
     rank: int
@@ -69,24 +72,58 @@ class Suspect:
     curve: tuple[float | None, ...] = ()
     scores: tuple[tuple[str, float | None], ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    p_error: float | None = None
 
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """How many examples carry a label, and how many of those labels look wrong."""
+    """How many examples carry a label, and how many of those labels look wrong.
+
+    `expected` is how many are wrong by the verdict, with the ends of its interval.
+    """
 
     name: str
     examples: int
     issues: int
+    expected: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class PairSummary:
-    """How many label issues are given one class and suggested another."""
+    """How many label issues are given one class and suggested another; `expected` as by class."""
 
     given: str
     suggested: str
     count: int
+    expected: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class DetectorTrust:
+    """How well a detector finds planted flips: AUROC in [0, 1], and whether it is trusted."""
+
+    name: str
+    auroc: float
+    is_trusted: bool
+
+
+@dataclass(frozen=True)
+class VerdictSummary:
+    """How many labels are wrong and how sure that is.
+
+    Attributes:
+        sentence: what the page opens with.
+        cautions: what it does not cover, a sentence each.
+        recommendation: which detectors were trusted, and why.
+        detectors: the best first.
+        confidence: of all intervals.
+    """
+
+    sentence: str
+    cautions: tuple[str, ...]
+    recommendation: str
+    detectors: tuple[DetectorTrust, ...]
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -240,6 +277,7 @@ class ReportDocument:
         data_digest: of the inputs; with `labels_digest` it says what decisions belong to.
         labels_digest: of the given labels as codes.
         class_names: all that an example can be relabelled to, those without examples too.
+        verdict: how many labels are wrong; None where that was not estimated.
     """
 
     title: str
@@ -262,3 +300,4 @@ class ReportDocument:
     data_digest: str = ""
     labels_digest: str = ""
     class_names: tuple[str, ...] = ()
+    verdict: VerdictSummary | None = None

@@ -1,0 +1,181 @@
+"""The verdict on a data set: which detector to trust on it, how many labels are wrong, which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from noiseaudit.noise_estimate import NoiseEstimate, Threshold
+from noiseaudit.noise_estimation import estimate_noise
+from noiseaudit.planted_rounds import PlantedRounds
+from noiseaudit.ranking import Ranking
+
+__all__ = ["Verdict", "reach_verdict"]
+
+_ODDS = "label_odds"  # its suspicion is in nats of being wrong, as the estimate takes it
+_STRONG = 0.002  # AUROC of plants below the best within which a detector joins a combination
+_PRIOR = 4.0  # plants that the calibration of suggestions starts from
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What planted flips say of n labels.
+
+    Attributes:
+        estimate: of the number of wrong labels, and `p_error` of each.
+        ranking: the headline, most suspicious first; `p_error` follows it.
+        trusted: the detectors that it is made of, the best first.
+        auroc: by detector, of the plants among all other examples, in [0, 1]; best first.
+        suggested: (n,) int64, the likeliest class that is not the given.
+        suggested_prob: (n,) float64 in [0, 1], that the label is wrong and this one right.
+        precision: that was asked for.
+        threshold: how many can be flagged at it.
+        seconds: of the rounds with plants.
+    """
+
+    estimate: NoiseEstimate
+    ranking: Ranking
+    trusted: tuple[str, ...]
+    auroc: Mapping[str, float]
+    suggested: NDArray[np.int64]
+    suggested_prob: NDArray[np.float64]
+    precision: float
+    threshold: Threshold
+    seconds: float
+
+    @property
+    def is_flagged(self) -> NDArray[np.bool_]:
+        """(n,) whether the label is among those that can be flagged at the asked precision."""
+        return np.asarray(self.estimate.p_error >= self.threshold.p_error)  # NaN: none
+
+    def told(self) -> dict[str, Any]:
+        """As the manifest keeps it: fractions, numbers of labels, names."""
+        rate, found = self.estimate.rate, self.threshold
+        return {
+            "rate": rate.value, "rate_low": rate.low, "rate_high": rate.high,
+            "rate_at_most": self.estimate.most, "confidence": self.estimate.confidence,
+            "is_supported": self.estimate.is_supported, "plants": self.estimate.plants,
+            "trusted": list(self.trusted), "auroc_of_plants": dict(self.auroc),
+            "precision": self.precision, "flagged": found.count,
+            "expected_precision": _number(found.precision.value),
+            "expected_precision_low": _number(found.precision.low),
+            "expected_precision_high": _number(found.precision.high),
+            "p_error": _number(found.p_error), "seconds": self.seconds,
+        }  # fmt: skip
+
+
+def reach_verdict(
+    rounds: PlantedRounds,
+    ids: NDArray[np.int64],
+    num_classes: int,
+    *,
+    precision: float = 0.9,
+    seed: int = 0,
+) -> Verdict:
+    """Rank the detectors by how they find the plants, combine, estimate, and set the threshold.
+
+    Args:
+        rounds: what the detectors say of the data set with and without plants.
+        ids: (n,) sample ids.
+        num_classes: k.
+        precision: wanted of what is flagged, in (0, 1].
+        seed: of the estimate's resamples.
+
+    Raises:
+        DataError: for fewer than ten plants.
+        UsageError: for a precision that cannot be.
+    """
+    auroc = {name: _auroc(values, rounds) for name, values in rounds.suspicions.items()}
+    auroc = dict(sorted(auroc.items(), key=lambda item: -item[1]))
+    trusted, suspicions = _combine(rounds, auroc)
+    estimate = estimate_noise(
+        rounds.given, rounds.labels, suspicions, rounds.suggested, num_classes=num_classes,
+        weights=rounds.weights, in_nats=trusted[0] == _ODDS, seed=seed,
+    )  # fmt: skip
+    right = _calibrate_suggestions(rounds, estimate.p_error)
+    return Verdict(
+        estimate=estimate,
+        ranking=Ranking(trusted[0] if len(trusted) == 1 else "combined", ids, suspicions[0]),
+        trusted=trusted,
+        auroc=auroc,
+        suggested=rounds.suggested[0],
+        suggested_prob=estimate.p_error * right,
+        precision=precision,
+        threshold=estimate.threshold(precision),
+        seconds=rounds.seconds,
+    )
+
+
+def _auroc(suspicions: NDArray[np.float64], rounds: PlantedRounds) -> float:
+    """Of plants among all that were not planted, mean over rounds with plants that count."""
+    from sklearn.metrics import roc_auc_score
+
+    found = []
+    for values, planted, weights in zip(suspicions, rounds.is_planted, rounds.weights, strict=True):
+        counts = ~planted | (weights > 0)
+        if weights.sum() > 0 and not planted.all():
+            share = np.where(planted, weights, 1.0)[counts]
+            found.append(roc_auc_score(planted[counts], values[counts], sample_weight=share))
+    return float(np.mean(found)) if found else 0.5
+
+
+def _combine(
+    rounds: PlantedRounds, auroc: Mapping[str, float]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The detectors to trust, and their common suspicion in all runs.
+
+    Weak members spoil a combination, so only those join that find the plants as well as the best.
+    Their common suspicion has the values of the best one's, in the order of the mean log odds of
+    ranks.
+    """
+    from scipy.stats import rankdata
+
+    best, *others = auroc
+    members = (best, *(name for name in others if auroc[name] >= auroc[best] - _STRONG))
+    values = rounds.suspicions[best]
+    if len(members) == 1:
+        return members, values
+    together = np.mean([_log_odds_of_ranks(rounds.suspicions[name]) for name in members], axis=0)
+    places = rankdata(together, method="min", axis=1).astype(np.int64) - 1
+    return members, np.take_along_axis(np.sort(values, axis=1), places, axis=1)
+
+
+def _log_odds_of_ranks(suspicions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r, n) log odds of the rank within each run, ties alike."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(suspicions, axis=1)
+    return np.asarray(logit(ranks / (suspicions.shape[1] + 1)), np.float64)
+
+
+def _calibrate_suggestions(
+    rounds: PlantedRounds, p_error: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n,) probability that the suggested label is right where the given one is wrong.
+
+    A plant replaced a label that was right with probability 1 - p_error: how often is that one
+    suggested, at which probability? A logistic curve, drawn to the identity.
+    """
+    planted = rounds.is_planted
+    hit = (rounds.suggested == rounds.given)[planted]
+    weights = np.broadcast_to(1 - p_error, planted.shape)[planted]
+    log_odds = logit(np.clip(rounds.sureness.astype(np.float64), 1e-6, 1 - 1e-6))
+    x = log_odds[planted]
+
+    def loss(numbers: NDArray[np.float64]) -> float:
+        line = numbers[0] + numbers[1] * x
+        misfit = weights @ np.logaddexp(0, np.where(hit, -line, line))
+        return float(misfit + _PRIOR * (numbers[0] ** 2 + (numbers[1] - 1) ** 2) / 2)
+
+    found = minimize(loss, [0.0, 1.0], method="L-BFGS-B", bounds=((-10, 10), (0, 5)))
+    return np.asarray(expit(found.x[0] + found.x[1] * log_odds[0]), np.float64)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
