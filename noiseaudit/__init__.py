@@ -49,11 +49,14 @@ if TYPE_CHECKING:
     from noiseaudit.planted_flips import plant_flips, weigh_plants
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
+    from noiseaudit.review_budget import ReviewProgress, review_progress
+    from noiseaudit.reviewing import AuditReview, review_audit
     from noiseaudit.training.augment import Augmentation
     from noiseaudit.training.recipes import Recipe
 
 __all__ = [
     "AuditReport",
+    "AuditReview",
     "Augmentation",
     "CScoreCost",
     "CScores",
@@ -81,6 +84,7 @@ __all__ = [
     "Receipt",
     "Recipe",
     "Recorder",
+    "ReviewProgress",
     "UnknownNameError",
     "UsageError",
     "__version__",
@@ -109,6 +113,8 @@ __all__ = [
     "predict_cscore_cost",
     "read_audit_plan",
     "rebuild_report",
+    "review_audit",
+    "review_progress",
     "run_experiment",
     "verify_cleaned",
     "weigh_plants",
@@ -118,6 +124,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AuditReport": "audit_report",
+    "AuditReview": "reviewing",
     "Augmentation": "training.augment",
     "CScores": "cscore.result",
     "CScoreCost": "cscore.cost",
@@ -145,6 +152,7 @@ _HOMES = {
     "Receipt": "clean_stage",
     "Recipe": "training.recipes",
     "Recorder": "recorder",
+    "ReviewProgress": "review_budget",
     "UnknownNameError": "errors",
     "UsageError": "errors",
     "apply_corruption": "corruption",
@@ -172,6 +180,8 @@ _HOMES = {
     "predict_cscore_cost": "cscore.estimate",
     "read_audit_plan": "clean_stage",
     "rebuild_report": "auditing",
+    "review_audit": "reviewing",
+    "review_progress": "review_budget",
     "run_experiment": "experiment",
     "verify_cleaned": "clean_stage",
     "weigh_plants": "planted_flips",
