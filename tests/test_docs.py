@@ -53,6 +53,7 @@ def test_readme_tables_are_what_the_results_give(monkeypatch):
         ("leave_one_out.py", ["--preset", "smoke"]),
         ("noise_rate.py", ["--preset", "smoke"]),
         ("flag_reasons.py", ["--preset", "smoke"]),
+        ("review_budget.py", ["--preset", "smoke"]),
         ("proxies.py", ["--preset", "gpu", "--parts", "agreement", "--smoke", "--threads", "1"]),
         ("cscores.py", ["--preset", "gpu", "--parts", "agreement,dynamics", "--smoke"]),
         (
