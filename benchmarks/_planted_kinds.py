@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import noiseaudit as na
+from noiseaudit.picture_vectors import picture_vectors
 from noiseaudit.seeding import generator
 
 MAIN = 7  # classes that stay; later ones are rare modes of the first few, or not of the data set
@@ -101,7 +102,8 @@ def audit_signals(data: na.LabeledDataset, seed: int, *, encode: bool) -> dict[s
 
     Encoded pictures are judged by leave-one-out predictions, others by one training run.
     """
-    from noiseaudit.scoring import choose_detectors, score_examples
+    from noiseaudit.scoring import score_examples
+    from noiseaudit.stages import choose_detectors
     from noiseaudit.training.plan import make_plan
 
     confirmed = na.find_duplicates(data).in_conflict()
@@ -119,5 +121,5 @@ def audit_signals(data: na.LabeledDataset, seed: int, *, encode: bool) -> dict[s
             "correct_history": None if encode else run.correct_history,
             "features": None if encode else np.array(run.snapshots["features", None]),
         }
-    found["vectors"] = seen.inputs.reshape(len(seen), -1).astype(np.float32)
+    found["vectors"] = seen.inputs if encode else picture_vectors(seen.inputs)
     return {**found, "confirmed": confirmed, "order": np.lexsort((-suspicion, ~confirmed))}

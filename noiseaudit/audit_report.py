@@ -91,9 +91,11 @@ class AuditReport:
         return pd.DataFrame(list(rows), columns=header)
 
     def _ranking_rows(self) -> tuple[list[str], Iterator[list[Any]]]:
-        more = {}
+        more: dict[str, NDArray[Any]] = {}
         if self.verdict is not None:
             more = {"p_error": self.verdict.estimate.p_error, "p_suggested": self.suggested_prob}
+        if self.findings.kind is not None:
+            more["kind"] = self.findings.kind
         return ranking_rows(self.dataset, self.ranking, self.rankings, self.findings, more)
 
     def to_html(self, path: str | Path | None = None) -> str:

@@ -17,6 +17,7 @@ from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.encoders.choice import EncoderLike
 from noiseaudit.encoders.stage import EncodedSource, encode_source, encoder_beside
 from noiseaudit.errors import OutputError
+from noiseaudit.flagging import explain_findings
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
 from noiseaudit.planted_rounds import judged_by_plants, run_planted_rounds, why_no_rounds
@@ -73,8 +74,8 @@ def audit(
 ) -> AuditReport:
     """Train on the labels as given, score every example, rank, and say how many are wrong.
 
-    Cost: one training run; as much again for the verdict, from 5,000 examples on (up to four times
-    as much below, where it is little); `folds` more for detectors that need out-of-sample
+    Cost: one training run; as much again for the verdict (of encoded pictures up to four times a
+    ridge on their embeddings); `folds` more for detectors that need out-of-sample
     `pred_probs`, and `runs` on a share of the data for those that need C-scores; the other
     detectors take milliseconds, but for "curvature", which takes 1.2 times as long as the training
     run on top of it (`cnn`, one probe; `benchmarks/curvature.py`). Looking for duplicates: see
@@ -224,6 +225,8 @@ def _assemble(
         believed = found.believed[found.group[rows]]
         reasons = [found.reason(int(row)) for row in rows]
         findings = findings.with_conflicts(rows, believed, dataset.labels, reasons)
+    p_error = verdict.estimate.p_error if isinstance(verdict, Verdict) else None
+    findings = explain_findings(encoded, scores, findings, p_error)
     manifest = {
         **manifest,
         "status": "done",

@@ -26,6 +26,8 @@ class Findings:
         epochs_right: (n,) int64, in how many epochs the given label was predicted.
         epochs: number of epochs; 0 where the probabilities are of one model for each example.
         confirmed: by row, what is certain of it: that it is a copy with a conflicting label.
+        explained: by row, why it was flagged.
+        kind: (n,) text, of `flag_reasons.KINDS`: what kind of trouble the flag is; "" for none.
     """
 
     suggested: NDArray[np.int64]
@@ -35,11 +37,15 @@ class Findings:
     epochs_right: NDArray[np.int64]
     epochs: int
     confirmed: Mapping[int, str] = field(default_factory=dict)
+    explained: Mapping[int, str] = field(default_factory=dict)
+    kind: NDArray[np.str_] | None = None
 
     def reason(self, row: int, class_names: Sequence[str], label: int) -> str:
         """A plain sentence on one example: what is certain, else how it was predicted."""
         if row in self.confirmed:
             return self.confirmed[row]
+        if row in self.explained:
+            return self.explained[row]
         mine, other = self.given_prob[row], self.suggested_prob[row]
         suggested, given = class_names[self.suggested[row]], class_names[label]
         epochs_right, epochs = self.epochs_right[row], self.epochs

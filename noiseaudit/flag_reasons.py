@@ -108,7 +108,7 @@ class FlagReasons:
 
     def _told(self, row: int, given: str) -> str:
         if not self.epochs:
-            return ""
+            return ", judging by all other examples"
         right = int(self.epochs_right[row])
         if not right:
             return f"; never predicted as {given} in {self.epochs} epochs"
@@ -145,8 +145,7 @@ def explain_flags(
     ambiguous. A class with fewer than 20 ordinary examples is held to the limits of all; where
     there are no 20 at all, nothing is said but of copies.
 
-    Cost: (2 f + 5,000) n d multiplications, f the number flagged: 18 s and 1.9 GB
-    for 3,000 of 60,000 pictures of 28 x 28, on one core.
+    Cost: (2 f + 5,000) n d multiplications, f the number flagged.
 
     Args:
         labels: (n,) given labels in [0, k).
@@ -154,7 +153,8 @@ def explain_flags(
         flagged: (n,) bool, what the audit suspects.
         confirmed: (n,) bool, copies under conflicting labels; a reason whether flagged or not.
         correct_history: (e, n) of the training run, 1 right; None if there was none.
-        vectors: (n, d) what examples look like: embeddings, or inputs as vectors. Hidden features
+        vectors: (n, d) what examples look like: embeddings, `picture_vectors`, a table's numbers.
+            Hidden features
             of the training run itself serve badly: they draw an example to its given label.
         features: (n, d') hidden features of the last epoch, whose neighbours say which label an
             example has in the end; default: `vectors`.

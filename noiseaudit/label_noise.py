@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite, check_labels, check_same_length
 from noiseaudit.errors import DataError, UsageError
+from noiseaudit.picture_vectors import shrink_pictures
 from noiseaudit.seeding import derive_seed, generator
 
 __all__ = [
@@ -326,16 +327,7 @@ def _flat_features(inputs: NDArray[Any]) -> NDArray[np.float32]:
         deviation = inputs.std(axis=0, dtype=np.float64)
         centred = inputs - inputs.mean(axis=0, dtype=np.float64)
         return np.asarray(centred / np.where(deviation > 0, deviation, 1), dtype=np.float32)
-    n, height, width = inputs.shape[:3]
-    rows, columns = -(-height // 32), -(-width // 32)  # of one block
-    tall, wide = height // rows, width // columns
-    features = np.empty((n, tall * wide * (inputs.size // max(1, n * height * width))), np.float32)
-    for start in range(0, n, 1000):
-        part = inputs[start : start + 1000, : tall * rows, : wide * columns]
-        blocks = part.reshape(len(part), tall, rows, wide, columns, -1)
-        means = blocks.mean(axis=(2, 4), dtype=np.float32) / 255
-        features[start : start + 1000] = means.reshape(len(part), -1)
-    return features
+    return shrink_pictures(inputs)
 
 
 def _leading_components(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

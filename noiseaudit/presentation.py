@@ -36,7 +36,7 @@ def ranking_rows(
     ranking: Ranking,
     rankings: Mapping[str, Ranking],
     findings: Findings,
-    more: Mapping[str, NDArray[np.float64]],
+    more: Mapping[str, NDArray[Any]],
 ) -> tuple[list[str], Iterator[list[Any]]]:
     """Header and rows of `ranking.csv`, most suspicious first; `more` are its last columns."""
     header = [
@@ -58,7 +58,7 @@ def ranking_rows(
                 float(ranking.scores[row]),
                 bool(findings.is_label_issue[row]),
                 findings.reason(row, names, label),
-                *(float(column[row]) for column in columns),
+                *(column[row].item() for column in columns),
             ]
 
     return header, rows()

@@ -37,7 +37,7 @@ from noiseaudit.training.run import (
 )
 from noiseaudit.watching import Snapshot
 
-__all__ = ["Scores", "rank_by_epoch", "score_examples"]
+__all__ = ["Scores", "rank_by_epoch", "rank_embeddings", "score_examples"]
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +176,15 @@ def score_examples(
         seconds[detector.name] = own + sum(stages[need] for need in needs[detector.name])
     left_out_probs = _left_out_probs(detectors, evidence) if dataset.encoder else None
     return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds, left_out_probs)
+
+
+def rank_embeddings(
+    dataset: LabeledDataset, plan: TrainingPlan, detectors: Sequence[Detector]
+) -> tuple[dict[str, Ranking], NDArray[np.float32]]:
+    """Rankings by detectors that look at embeddings alone, and left-out (n, k) probabilities."""
+    evidence = _evidence(dataset, plan)
+    rankings = {detector.name: detector.rank(evidence) for detector in detectors}
+    return rankings, _left_out_probs(detectors, evidence)
 
 
 def _ranked(detector: Detector, evidence: Evidence) -> tuple[Ranking, float]:

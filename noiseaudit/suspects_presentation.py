@@ -74,6 +74,7 @@ def suspect_cards(
             scores=tuple((name, float(item.scores[row])) for name, item in rankings.items()),
             neighbours=nearest,
             p_error=None if p_error is None else float(p_error[row]),
+            kind="" if findings.kind is None else str(findings.kind[row]).replace("_", " "),
         )
         for rank, (row, picture, unusual, curve, nearest) in enumerate(
             zip(rows, pictures, features, curves, neighbours, strict=True), start=1

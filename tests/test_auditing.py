@@ -73,7 +73,7 @@ def test_ranking_csv_is_the_contracts(finished):
         "rank", "sample_id", "source", "given_label", "suggested_label", "suspicion",
         "is_label_issue", "reason",
     ]  # fmt: skip
-    assert list(frame.columns[8:]) == [*FREE, "p_error", "p_suggested"]
+    assert list(frame.columns[8:]) == [*FREE, "p_error", "p_suggested", "kind"]
     assert frame["rank"].tolist() == list(range(1, 1798))
     assert sorted(frame["sample_id"]) == list(range(1797))
     assert (frame["suspicion"].diff().dropna() <= 0).all()
@@ -120,7 +120,9 @@ def test_a_finished_audit_is_reused_and_more_detectors_only_rerank(tmp_path, mon
     assert set(more.rankings) > set(first.rankings)
     assert more.ranking.scores.tobytes() == first.ranking.scores.tobytes()
     header = (tmp_path / "o" / "ranking.csv").read_text().splitlines()[0].split(",")
-    assert header[8:] == sorted([*FREE, "knn_disagreement", "label_odds", "loo_consistency"])
+    assert header[8:] == [
+        *sorted([*FREE, "knn_disagreement", "label_odds", "loo_consistency"]), "kind",
+    ]  # fmt: skip
 
 
 def test_headline_is_the_first_detector_when_cumulative_loss_is_not_asked_for():

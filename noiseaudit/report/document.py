@@ -56,6 +56,7 @@ class Suspect:
         scores: detector name and its suspicion score.
         neighbours: the nearest examples, the nearest first.
         p_error: probability in [0, 1] that the given label is wrong; None without a verdict.
+        kind: of trouble, as "mislabelled" or "ambiguous"; "" where it is not flagged.
     """
 
     rank: int
@@ -73,6 +74,7 @@ class Suspect:
     scores: tuple[tuple[str, float | None], ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     p_error: float | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)

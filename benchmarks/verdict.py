@@ -1,0 +1,216 @@
+"""The verdict of `noiseaudit audit`, on labels whose truth is known.
+
+    python benchmarks/verdict.py --preset smoke
+    python benchmarks/verdict.py --sets mnist --data-root DIR [--seeds 0,1,2]
+    python benchmarks/verdict.py --sets cifar10,photos --embeddings DIR
+    python benchmarks/verdict.py --sets cifar10n --embeddings DIR --data-root DIR
+
+Every set gets uniform, pair, asymmetric and instance noise at five rates, and none; each is audited
+as the command does it, once without the verdict and once more with it, which tells what it costs.
+`digits`, `mnist` and `fashion_mnist` are trained on (`mlp`); the others are embeddings in
+--embeddings, <set>.npz, judged left-out. One row a cell: the estimated rate beside the true one and
+beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction differs"
+(of 4-fold probabilities where a network is trained, of left-out ones else); what is reached at a
+precision of 0.9; the calibration of `p_error` and of `p_suggested`; F1 at p_error >= 0.5 and at the
+best threshold; AUROC of the headline, of the detector that finds most plants, and of every one.
+`cifar10n` takes human labels instead (`cifar10n.npz#aggregate_label` and `#worst_label`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _noise_estimators import MAPS, calibration_error, other_estimators
+from _results import RESULTS, save, table
+from sklearn.metrics import roc_auc_score
+
+import noiseaudit as na
+from noiseaudit.label_noise import estimate_class_probabilities
+
+RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
+NOISES = ("uniform", "pair", "asymmetric", "instance")
+TRAINED = ("digits", "mnist", "fashion_mnist")
+HUMAN = ("aggregate_label", "worst_label")
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"sets": "digits", "noises": "pair", "rates": "0.2", "seeds": "0", "epochs": 3},
+    "cpu": {
+        "sets": "digits", "noises": ",".join(NOISES), "rates": ",".join(map(str, RATES)),
+        "seeds": "0,1,2", "epochs": None,
+    },
+}  # fmt: skip
+LIMITS = {"mnist": 10_000, "fashion_mnist": 10_000, "cifar10": 5_000, "cifar10n": 10_000}
+
+
+def opened(name: str, options: argparse.Namespace) -> na.LabeledDataset:
+    limit = options.limit or LIMITS.get(name)
+    if name in TRAINED:
+        return na.load(name, data_root=options.data_root, limit=limit)
+    data = na.load(options.embeddings / f"{name.removesuffix('n')}.npz")
+    data = data.subset(np.arange(min(len(data), limit or len(data))))
+    return replace(data, encoder="efficientnet_lite0")
+
+
+def audited(data: na.LabeledDataset, seed: int, epochs: int | None) -> tuple[Any, float, float]:
+    """The report with a verdict, and seconds without it and with it."""
+    options: dict[str, Any] = {
+        "seed": seed, "epochs": epochs, "threads": 1, "duplicates": False, "encoder": "none",
+    }  # fmt: skip
+    if data.kind == "images":
+        options["model"] = "mlp"
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        na.audit(data, out=folder, verdict=False, **options)
+        first = time.perf_counter() - began
+        report = na.audit(data, out=folder, **options)
+        return report, first, time.perf_counter() - began
+
+
+def cell(data: na.LabeledDataset, clean: np.ndarray, seed: int, epochs: int | None) -> Any:
+    is_wrong = data.labels != clean
+    report, first, both = audited(data, seed, epochs)
+    verdict = report.verdict
+    estimate, at = verdict.estimate, verdict.threshold
+    p, flagged = estimate.p_error, verdict.is_flagged
+    row = {
+        "true": float(is_wrong.mean()), "rate": estimate.rate.value, "low": estimate.rate.low,
+        "high": estimate.rate.high, "most": estimate.most, "plants": estimate.plants,
+        "is_supported": estimate.is_supported, "trusted": list(verdict.trusted),
+        "calibration_error": calibration_error(p, is_wrong),
+        "suggestion_calibration_error": calibration_error(
+            verdict.suggested_prob, is_wrong & (verdict.suggested == clean)
+        ),
+        "flagged": float(flagged.mean()), "expected_precision": at.precision.value,
+        "precision": share(is_wrong, flagged), "recall": share(flagged, is_wrong),
+        "seconds_without": first, "seconds": both, "times_one_audit": both / first,
+        "others": other_estimators(data, report, seed, epochs),
+    }  # fmt: skip
+    sure = verdict.suggested_prob >= 0.9
+    row |= {"relabelled": float(sure.mean()), "relabelled_right": share(
+        verdict.suggested == clean, sure)}  # fmt: skip
+    if is_wrong.any():
+        auroc = {
+            name: float(roc_auc_score(is_wrong, item.scores))
+            for name, item in report.rankings.items()
+        }
+        row |= {
+            "f1": f1(is_wrong, p >= 0.5), "best_f1": best_f1(is_wrong, report.ranking.scores),
+            "auroc": float(roc_auc_score(is_wrong, report.ranking.scores)),
+            "auroc_chosen": auroc[next(iter(verdict.auroc))],
+            "auroc_best": max(auroc.values()), "auroc_of": auroc,
+        }  # fmt: skip
+    return row
+
+
+def share(of: np.ndarray, among: np.ndarray) -> float:
+    return float(of[among].mean()) if among.any() else float("nan")
+
+
+def f1(is_wrong: np.ndarray, flagged: np.ndarray) -> float:
+    return float(2 * (is_wrong & flagged).sum() / max(1, is_wrong.sum() + flagged.sum()))
+
+
+def best_f1(is_wrong: np.ndarray, scores: np.ndarray) -> float:
+    found = np.cumsum(is_wrong[np.argsort(-scores, kind="stable")])
+    return float((2 * found / (np.arange(1, len(found) + 1) + is_wrong.sum())).max())
+
+
+def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    data, rows = opened(name, options), []
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    if name == "cifar10n":
+        cells = [("human", key, seed) for key, seed in itertools.product(HUMAN, seeds)]
+    else:
+        noises, rates = options.noises.split(","), map(float, options.rates.split(","))
+        kinds = [*itertools.product(noises, rates), ("uniform", 0.0)]
+        cells = [(noise, rate, seed) for seed in seeds for noise, rate in kinds]
+    probs = None
+    if "instance" in options.noises and name != "cifar10n":
+        probs = estimate_class_probabilities(data.inputs, data.labels, data.num_classes, seed=0)
+    for noise, rate, seed in cells:
+        if noise == "human":
+            file = options.data_root / f"cifar10n.npz#{rate}"
+            noisy = na.inject_noise(data, noise, labels=file, seed=seed)
+        else:
+            more = {"instance": {"pred_probs": probs}, "asymmetric": {"class_map": MAPS[name]}}
+            noisy = na.inject_noise(data, noise, rate=rate, seed=seed, **more.get(noise, {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", na.NoiseAuditWarning)
+            found = cell(noisy.dataset, noisy.clean_labels, seed, options.epochs)
+        kind = noise if rate else "none"
+        rows.append({"set": name, "noise": kind, "wanted": rate, "seed": seed, **found})
+        told = f"{found['true']:.4f} {found['rate']:.4f} {found['seconds']:.0f} s"
+        print(name, kind, rate, seed, told, flush=True)
+    return rows
+
+
+def bar_of(row: dict[str, Any]) -> float:
+    """The relative error that the rate may have."""
+    if row["noise"] in ("uniform", "pair"):
+        return 0.15 if row["wanted"] <= 0.02 else 0.1
+    return 0.25 if row["noise"] == "human" else 0.2
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for key in dict.fromkeys((row["set"], row["noise"]) for row in rows):
+        some = [row for row in rows if (row["set"], row["noise"]) == key]
+        noisy = [row for row in some if row["true"]]
+        mean = {
+            name: np.nanmean([row[name] for row in some] or [np.nan])
+            for name in ("rate", "flagged", "calibration_error")
+        }
+        errors = [abs(row["rate"] / row["true"] - 1) for row in noisy]
+        near = sum(error <= bar_of(row) for error, row in zip(errors, noisy, strict=True))
+        reached = [row["precision"] for row in noisy if row["flagged"]]
+        lines.append([
+            *key, f"{np.mean(errors):.3f}" if noisy else f"rate {mean['rate']:.4f}",
+            f"{near}/{len(noisy)}",
+            f"{sum(value >= 0.85 for value in reached)}/{len(reached)}",
+            f"{mean['flagged']:.4f}", f"{mean['calibration_error']:.3f}",
+            *(
+                f"{100 * np.mean([row['auroc_best'] - row[which] for row in noisy]):.2f}"
+                if noisy else "-" for which in ("auroc_chosen", "auroc")
+            ),
+            f"{100 * np.mean([row['best_f1'] - row['f1'] for row in noisy]):.1f}" if noisy else "-",
+            f"{np.median([row['times_one_audit'] for row in some]):.2f}",
+        ])  # fmt: skip
+    header = [
+        "set", "noise", "error", "in bar", "precise", "flagged", "calibration", "chosen below",
+        "headline below", "F1 below", "cost",
+    ]  # fmt: skip
+    return table(header, lines)
+
+
+def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    for name in ("sets", "noises", "rates", "seeds"):
+        parser.add_argument(f"--{name}", help="by commas; default: of the preset")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--embeddings", type=Path, default=Path(), help="a folder of .npz files")
+    parser.add_argument("--limit", type=int)
+    options = parser.parse_args(arguments)
+    for name, value in PRESETS[options.preset].items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    path = results
+    for name in options.sets.split(","):
+        rows = measure(name, options)
+        print(summary(rows))
+        suffix = "" if options.preset == "cpu" else f"_{options.preset}"
+        path = save(f"verdict_{name}{suffix}", {"rows": rows}, results)
+    return path
+
+
+if __name__ == "__main__":
+    main()
