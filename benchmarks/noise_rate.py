@@ -31,7 +31,10 @@ from sklearn.mixture import GaussianMixture
 
 import noiseaudit as na
 from noiseaudit.detector import training_statistics
+from noiseaudit.label_channel import count_label_channel, log_of_probs
 from noiseaudit.label_noise import estimate_class_probabilities
+from noiseaudit.noise_estimation import estimate_noise_of_probs
+from noiseaudit.planted_flips import plant_rivals
 from noiseaudit.ridge import leave_one_out, probs_of_scores
 from noiseaudit.training.plan import make_plan
 from noiseaudit.training.run import run_training
@@ -48,8 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sets": ("digits",), "noises": ("pair",), "rates": (0.2,), "limit": 200},
     "cpu": {"sets": ("digits",), "noises": NOISES, "rates": RATES, "limit": 5000},
 }
-LOO = {"rounds": 4, "share": 0.02}
-TRAINED = {"rounds": 1, "share": 0.02}  # one more training run: twice an audit
+LOO = {"rounds": 4, "share": 0.02, "rivals": 0.01}
+TRAINED = {"rounds": 1, "share": 0.02, "rivals": 0.02}  # one more training run: twice an audit
 BINS = 10  # of the calibration error
 
 # (dataset, planted or not) -> class scores, probabilities, other suspicions by name
@@ -71,9 +74,9 @@ def trained_run(data: na.LabeledDataset) -> Run:
             data.ids, data.labels, data.num_classes,
             statistics=dict(run.statistics), correct_history=run.correct_history,
         )  # fmt: skip
-        names = ("area_under_margin", "cumulative_loss")
+        names = ("area_under_margin",)
         found = {d.name: d.rank(evidence).scores for d in na.create_detectors(names)}
-    return np.log(np.maximum(probs, 1e-30)), probs, found
+    return log_of_probs(probs), probs, found
 
 
 def calibration_error(p: np.ndarray, is_wrong: np.ndarray) -> float:
@@ -99,16 +102,28 @@ def others(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def told(estimate: na.NoiseEstimate, is_wrong: np.ndarray) -> dict[str, Any]:
-    at = estimate.threshold(0.9)
-    flagged = estimate.p_error >= at.p_error if at.count else np.zeros(len(is_wrong), bool)
+    at, loose = estimate.threshold(0.9), estimate.threshold(0.9, each=False)
+    flagged, more = (
+        estimate.p_error >= item.p_error if item.count else np.zeros(len(is_wrong), bool)
+        for item in (at, loose)
+    )
+
+    def reached(chosen: np.ndarray) -> tuple[float, float]:
+        return (
+            float(is_wrong[chosen].mean()) if chosen.any() else float("nan"),
+            float(chosen[is_wrong].mean()) if is_wrong.any() else float("nan"),
+        )
+
+    precision, recall = reached(flagged)
+    on_average = reached(more)
     return {
         "rate": estimate.rate.value, "low": estimate.rate.low, "high": estimate.rate.high,
         "most": estimate.most, "plants": estimate.plants, "auroc_of_plants": estimate.auroc,
         "calibration_error": calibration_error(estimate.p_error, is_wrong),
         "flagged": float(flagged.mean()),
         "expected_precision": at.precision.value,
-        "precision": float(is_wrong[flagged].mean()) if flagged.any() else float("nan"),
-        "recall": float(flagged[is_wrong].mean()) if is_wrong.any() else float("nan"),
+        "precision": precision, "recall": recall,
+        "precision_on_average": on_average[0], "recall_on_average": on_average[1],
     }  # fmt: skip
 
 
@@ -119,22 +134,29 @@ def cell(
     began = time.perf_counter()
     scores, probs, found = run(data)
     first = time.perf_counter() - began
-    k = data.num_classes
-    joint = na.fit_label_channel(scores, data.labels).joint
-    if found:  # a model that has seen the labels: its scores are no posterior
-        joint = np.zeros((k, k))
-        np.add.at(joint, (probs.argmax(axis=1), data.labels), 1)
-    planted = na.plant_flips(data.labels, joint, seed=seed, **setting)
+    channel = (count_label_channel(probs, data.labels) if found
+               else na.fit_label_channel(scores, data.labels))  # fmt: skip
+    planted = na.plant_flips(
+        data.labels, channel.joint, seed=seed, rounds=setting["rounds"], share=setting["share"]
+    )
+    planted, most = plant_rivals(
+        data.labels, planted, channel.probs(scores), share=setting["rivals"], seed=seed
+    )
     runs = [run(data.with_labels(row)) for row in planted]
+    scores_of, probs_of = np.stack([r[0] for r in runs]), np.stack([r[1] for r in runs])
     if found:
         judged = {
-            name: of_suspicions(name, data, planted, [(scores, probs, found), *runs])
-            for name in found
+            "log_odds": estimate_noise_of_probs(
+                data.labels, probs, planted, probs_of, most_weights=most
+            )
         }
+        for name in found:
+            judged[name] = of_suspicions(name, data, planted, most, [(scores, probs, found), *runs])
     else:
-        planted_scores = np.stack([item[0] for item in runs])
         judged = {
-            "log_odds": na.estimate_noise_of_scores(data.labels, scores, planted, planted_scores)
+            "log_odds": na.estimate_noise_of_scores(
+                data.labels, scores, planted, scores_of, most_weights=most
+            )
         }
     seconds = time.perf_counter() - began
     main, *more = judged
@@ -147,14 +169,16 @@ def cell(
 
 
 def of_suspicions(
-    name: str, data: na.LabeledDataset, planted: np.ndarray, runs: list[Run]
+    name: str, data: na.LabeledDataset, planted: np.ndarray, most: np.ndarray, runs: list[Run]
 ) -> na.NoiseEstimate:
     k, nothing = data.num_classes, np.zeros((1, len(data)))
     predicted = np.stack([probs.argmax(axis=1) for _, probs, _ in runs])
-    weights = na.weigh_plants(data.labels, planted, predicted[0], num_classes=k)
+    plain = np.where(most > 0, data.labels, planted)
+    weights = na.weigh_plants(data.labels, plain, predicted[0], num_classes=k)
     return na.estimate_noise(
         data.labels, np.vstack([data.labels, planted]), np.stack([run[2][name] for run in runs]),
         predicted, num_classes=k, weights=np.vstack([nothing, weights]),
+        most_weights=np.vstack([nothing, most]),
     )  # fmt: skip
 
 

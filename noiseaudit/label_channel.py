@@ -17,13 +17,15 @@ from scipy.special import expit, log_softmax, logsumexp, softmax
 from noiseaudit._validation import check_finite, check_labels, check_same_length
 from noiseaudit.errors import DataError
 
-__all__ = ["LabelChannel", "fit_label_channel"]
+__all__ = ["LabelChannel", "count_label_channel", "fit_label_channel", "log_of_probs"]
 
 _STEPS = 30  # of expectation and maximisation; the rates move by less than 1% in further ones
 _RESCALE = 5  # steps between two fits of the scale
 _BOUNDS = (-7.0, 7.0)  # of the logarithm of the scale
 _SMOOTHING = 0.5  # examples added to every pair: no pair is impossible
 _SCALE_ELEMENTS = 2**20  # scores that one number is fitted to
+_TOLERANCE = 1e-3  # of probabilities in float16
+_LEAST_PROB = 1e-4  # so that one class that a network rules out does not outweigh all others
 _SAMPLE = 20_000  # examples that channel and scale are fitted to
 
 
@@ -63,6 +65,10 @@ class LabelChannel:
         given = log_joint[rows, labels]
         log_joint[rows, labels] = -np.inf
         return logsumexp(log_joint, axis=1) - given, log_joint.argmax(axis=1).astype(np.int64)
+
+    def probs(self, class_scores: ArrayLike) -> NDArray[np.float64]:
+        """(n, k) float64, probabilities of the true class before the label is seen."""
+        return np.asarray(softmax(self.scale * np.asarray(class_scores, np.float64), axis=1))
 
     def prob_wrong(self, class_scores: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
         """(n,) float64 in [0, 1], of these odds: too high wherever a model errs with confidence."""
@@ -109,6 +115,37 @@ def fit_label_channel(class_scores: ArrayLike, labels: ArrayLike) -> LabelChanne
         if step % _RESCALE == 0:
             scale = _fit_scale(scores, labels, transition)
     return LabelChannel(scale, transition, counts / counts.sum())
+
+
+def count_label_channel(pred_probs: ArrayLike, labels: ArrayLike) -> LabelChannel:
+    """The channel in which the likeliest class is taken for the true one; the scale is 1.
+
+    For probabilities of a model that has seen the labels, on average over training: fitted to
+    those, a channel takes what is merely uncertain for confused. Its log odds are of
+    `log_of_probs`.
+
+    Args:
+        pred_probs: (n, k) float in [0, 1], rows summing to 1, k at least 2.
+        labels: (n,) int64 in [0, k), given labels.
+
+    Raises:
+        DataError: for no examples, values outside [0, 1], labels out of range or lengths that
+            differ.
+    """
+    probs, given = _checked(pred_probs, labels)
+    if not len(given):
+        raise DataError("a label channel takes at least one example; got none")
+    if probs.min() < 0 or probs.max() > 1 + _TOLERANCE:
+        raise DataError(f"pred_probs must be in [0, 1]; got {probs.min():.3g} to {probs.max():.3g}")
+    k = probs.shape[1]
+    counts = np.bincount(probs.argmax(axis=1) * k + given, minlength=k * k).reshape(k, k)
+    smoothed = counts + _SMOOTHING
+    return LabelChannel(1.0, smoothed / smoothed.sum(axis=1, keepdims=True), counts / counts.sum())
+
+
+def log_of_probs(pred_probs: ArrayLike) -> NDArray[np.float64]:
+    """Logarithms of probabilities, each taken for at least 1e-4."""
+    return np.log(np.maximum(np.asarray(pred_probs, np.float64), _LEAST_PROB))
 
 
 def _fit_scale(

@@ -48,16 +48,18 @@ class NoiseEstimate:
 
     Rate, probabilities and intervals are those of errors as hard to find as the plants, which fall
     on any example of a class. Errors that fall on ambiguous examples alone score like examples
-    that a model finds ambiguous and are hardly counted (`benchmarks/noise_rate.py`, instance
-    noise): only `most` says that there may be some. Where two classes trade 40% of their labels,
-    a trained network's margin finds nothing either.
+    that a model finds ambiguous, which may all be right, and are hardly counted: `most` says how
+    many there may be (`benchmarks/noise_rate.py`, instance noise). Where two classes trade 40% of
+    their labels, a network that believes them hides the errors: the rate may come out as 0 and its
+    interval as wide as `most`. Of a weak model all is rougher.
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.
         suggested: (n,) int64, the label preferred to the given one.
         rate: share of wrong labels.
         most: share of wrong labels if every label that scores like a plant is wrong, still by the
-            plants' recall.
+            plants' recall; like one between two classes, where such were planted
+            (`plant_rivals`), which is far more where a model is weak.
         per_class: by given label, expected number of wrong labels; (k,) each.
         per_pair: (k, k) each: suggested c, given j.
         plants: how many there were, in all rounds.
@@ -82,8 +84,14 @@ class NoiseEstimate:
         """Whether the scores tell plants from the rest well enough for a number."""
         return self.auroc >= TOLD_APART
 
-    def threshold(self, precision: float = 0.9) -> Threshold:
+    def threshold(self, precision: float = 0.9, *, each: bool = True) -> Threshold:
         """How many can be flagged, most probable first, of which `precision` are wrong.
+
+        Args:
+            precision: wanted, in (0, 1].
+            each: whether every label flagged must be wrong with that probability, and not all of
+                them on average: fewer are flagged, and where a model is weak the precision wanted
+                is reached far more often (`benchmarks/noise_rate.py`).
 
         Raises:
             UsageError: if the precision is outside (0, 1].
@@ -94,7 +102,8 @@ class NoiseEstimate:
         sorted_p = self.p_error[order]
         means = np.cumsum(sorted_p) / np.arange(1, len(order) + 1)
         ends = np.append(sorted_p[1:] != sorted_p[:-1], True)  # equals stay together
-        fit = np.flatnonzero(ends & (means >= precision - 1e-12))
+        reached = sorted_p if each else means
+        fit = np.flatnonzero(ends & (reached >= precision - 1e-12))
         if not len(fit):
             return Threshold(0, float("nan"), Estimate(float("nan"), float("nan"), float("nan")))
         chosen = order[: fit[-1] + 1]
@@ -103,8 +112,8 @@ class NoiseEstimate:
         shares = np.clip(self._curves @ counts / counts.sum(), 0, 1)
         # What is reached varies with the examples flagged, however well their mean is known.
         random = generator(0, "reached-precision")
-        reached = random.binomial(len(chosen), np.tile(shares, _DRAWS)) / len(chosen)
-        interval = quantiles(reached, self.confidence)
+        drawn = random.binomial(len(chosen), np.tile(shares, _DRAWS)) / len(chosen)
+        interval = quantiles(drawn, self.confidence)
         value = float(means[fit[-1]])
         return Threshold(
             len(chosen), float(sorted_p[fit[-1]]),

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite, check_labels, first_rows
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError
-from noiseaudit.label_channel import fit_label_channel
-from noiseaudit.noise_estimate import TOLD_APART, Estimate, NoiseEstimate, quantiles
-from noiseaudit.planted_flips import pair_weights
-from noiseaudit.score_mixture import (
-    HIDDEN,
-    MixtureFit,
-    TailBins,
-    fit_mixture,
-    fit_slope,
-    make_bins,
+from noiseaudit.label_channel import (
+    LabelChannel,
+    count_label_channel,
+    fit_label_channel,
+    log_of_probs,
 )
+from noiseaudit.noise_estimate import TOLD_APART, Estimate, NoiseEstimate, quantiles
+from noiseaudit.planted_flips import pair_weights, weigh_plants
+from noiseaudit.score_mixture import HIDDEN, make_round_scores, share_above
 from noiseaudit.seeding import generator
 
-__all__ = ["estimate_noise", "estimate_noise_of_scores"]
+__all__ = ["estimate_noise", "estimate_noise_of_probs", "estimate_noise_of_scores"]
 
 _FEWEST = 10  # plants; with so few the interval is all that can be said
 _FEWEST_RESAMPLES = 20
-_SLOPE = 0.5  # of log odds; chosen on digits and Fashion-MNIST embeddings, seed 0
-_SLOPE_OF_ANY = 1.0  # of suspicions that are scaled here; chosen there too
-_ROUNDS = 3  # with plants, from which on they are resampled
 
 
 def estimate_noise_of_scores(
@@ -40,6 +35,7 @@ def estimate_noise_of_scores(
     planted: ArrayLike,
     planted_scores: ArrayLike,
     *,
+    most_weights: ArrayLike | None = None,
     confidence: float = 0.95,
     bootstraps: int = 100,
     seed: int = 0,
@@ -54,8 +50,9 @@ def estimate_noise_of_scores(
     Args:
         labels: (n,) int64 in [0, k), given labels.
         class_scores: (n, k) of the first run, on `labels`: see `fit_label_channel`.
-        planted: (r, n) int64 labels of the rounds, of `plant_flips`.
+        planted: (r, n) int64 labels of the rounds, of `plant_flips` or `plant_rivals`.
         planted_scores: (r, n, k) of the runs on those.
+        most_weights: (r, n), of `plant_rivals`: of the plants that say how many there are at most.
         confidence: and what follows as in `estimate_noise`.
         bootstraps: resamples.
         seed: of them.
@@ -66,22 +63,58 @@ def estimate_noise_of_scores(
     """
     channel = fit_label_channel(class_scores, labels)
     given = np.asarray(labels, dtype=np.int64)
-    rounds = np.asarray(planted)
-    every = np.asarray(planted_scores)
-    if rounds.ndim != 2 or every.shape[:2] != rounds.shape or rounds.shape[1] != len(given):
-        raise DataError(
-            f"planted must have shape (r, {len(given)}) and planted_scores (r, {len(given)}, k); "
-            f"got {rounds.shape} and {every.shape}"
-        )
-    judged = [channel.log_odds(class_scores, given)]
-    judged += [channel.log_odds(s, row) for s, row in zip(every, rounds, strict=True)]
-    was_right = 1 - channel.prob_wrong(class_scores, given)
-    weights = pair_weights(given, rounds, channel.joint, was_right)
-    return estimate_noise(
-        given, np.vstack([given, rounds]), np.stack([odds for odds, _ in judged]),
-        np.stack([other for _, other in judged]), num_classes=len(channel.joint),
-        weights=np.vstack([np.zeros(len(given)), weights]), in_nats=True,
+    rounds, every, most = _checked_rounds(given, planted, planted_scores, most_weights)
+    weights = pair_weights(
+        given, np.where(most > 0, given, rounds), channel.joint,
+        1 - channel.prob_wrong(class_scores, given),
+    )  # fmt: skip
+    return _of_channel(
+        channel, given, class_scores, rounds, every, weights, most, in_nats=True,
         confidence=confidence, bootstraps=bootstraps, seed=seed,
+    )  # fmt: skip
+
+
+def estimate_noise_of_probs(
+    labels: ArrayLike,
+    pred_probs: ArrayLike,
+    planted: ArrayLike,
+    planted_probs: ArrayLike,
+    *,
+    most_weights: ArrayLike | None = None,
+    confidence: float = 0.95,
+    bootstraps: int = 100,
+    seed: int = 0,
+) -> NoiseEstimate:
+    """The estimate from probabilities of a model that has seen the labels.
+
+    The suspicion is the log odds of the channel that `count_label_channel` counts in the first
+    run: where two classes trade labels it tells wrong ones from right ones far better than a
+    margin does. Plants count as `weigh_plants` says.
+
+    Args:
+        labels: (n,) int64 in [0, k), given labels.
+        pred_probs: (n, k), rows summing to 1: of the first run, on average over training.
+        planted: (r, n) int64 labels of the rounds, of `plant_flips` or `plant_rivals`.
+        planted_probs: (r, n, k) of the runs on those.
+        most_weights: and what follows as in `estimate_noise_of_scores`.
+        confidence: of the intervals.
+        bootstraps: resamples.
+        seed: of them.
+
+    Raises:
+        DataError: for shapes or values that do not fit, or fewer than ten plants.
+        UsageError: for an option that cannot be.
+    """
+    channel = count_label_channel(pred_probs, labels)
+    given, first = np.asarray(labels, dtype=np.int64), np.asarray(pred_probs)
+    rounds, every, most = _checked_rounds(given, planted, planted_probs, most_weights)
+    weights = weigh_plants(
+        given, np.where(most > 0, given, rounds), first.argmax(axis=1),
+        num_classes=first.shape[1],
+    )  # fmt: skip
+    return _of_channel(
+        channel, given, log_of_probs(first), rounds, [log_of_probs(item) for item in every],
+        weights, most, in_nats=False, confidence=confidence, bootstraps=bootstraps, seed=seed,
     )  # fmt: skip
 
 
@@ -93,6 +126,7 @@ def estimate_noise(
     *,
     num_classes: int,
     weights: ArrayLike | None = None,
+    most_weights: ArrayLike | None = None,
     in_nats: bool = False,
     confidence: float = 0.95,
     bootstraps: int = 100,
@@ -100,10 +134,10 @@ def estimate_noise(
 ) -> NoiseEstimate:
     """Error probabilities, the rate of wrong labels and its intervals from any suspicion score.
 
-    The plants' scores are those of wrong labels; all others are a mixture (`score_mixture`). An
-    example's verdict is the mean over the rounds in which it was not planted. Intervals come from
-    resampling examples, and rounds where there are three or more with plants; they do not cover
-    errors that score unlike the plants, for which see `most`.
+    The plants' scores are those of wrong labels; all others of the same rounds are a mixture
+    (`score_mixture`). An example's verdict is the mean over the rounds in which it was not planted.
+    Intervals come from resampling examples, and rounds where there are three or more with plants;
+    they do not cover errors that score unlike the plants, for which see `most`.
 
     Cost: two fits to a histogram per resample, and a pass over r x n numbers: about 10 ms each for
     50,000 numbers.
@@ -120,6 +154,8 @@ def estimate_noise(
         num_classes: k, at least 2.
         weights: (r, n) float64, not negative: how much each plant counts (`weigh_plants`); default
             all alike.
+        most_weights: (r, n) likewise, of further plants that say how many wrong labels there may
+            be at most (`plant_rivals`); those have no weight else.
         in_nats: whether suspicions are log odds; otherwise they are scaled by logistic regression.
         confidence: of the intervals, in (0, 1).
         bootstraps: resamples, at least 20.
@@ -132,7 +168,10 @@ def estimate_noise(
     """
     _check_options(num_classes, confidence, bootstraps)
     arrays = _checked(labels, planted, suspicions, suggested, num_classes, weights)
-    sample = _make_sample(arrays, num_classes, in_nats)
+    pairs = arrays.suggested * num_classes + arrays.given
+    sample = make_round_scores(
+        arrays.scores, arrays.is_planted, arrays.weights, pairs, num_classes, in_nats=in_nats
+    )
     found = sample.estimate(np.ones(len(arrays.given)), np.ones(len(arrays.scores)))
     random = generator(seed, "noise-bootstrap")
     rates, curves = np.empty(bootstraps), np.empty((bootstraps, len(found.curve)))
@@ -163,7 +202,7 @@ def estimate_noise(
             min(low, found.fit.rate),
             min(1.0, max(high, found.fit.rate, float(unseen))),
         ),
-        most=found.most,
+        most=max(found.most, _most(arrays, most_weights)),
         per_class=_around(found.per_pair.sum(axis=0), deviation[1], confidence),
         per_pair=_around(found.per_pair, deviation[0], confidence),
         plants=int(arrays.is_planted.sum()),
@@ -182,84 +221,58 @@ class _Arrays(NamedTuple):
     weights: NDArray[np.float64]
 
 
-class _Found(NamedTuple):
-    fit: MixtureFit
-    most: float
-    curve: NDArray[np.float64]  # probability by bin
-    per_pair: NDArray[np.float64]
+def _checked_rounds(
+    given: NDArray[np.int64], planted: ArrayLike, results: ArrayLike, most: ArrayLike | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    rounds, every = np.asarray(planted), np.asarray(results)
+    weights = np.zeros(rounds.shape) if most is None else np.asarray(most, dtype=np.float64)
+    if rounds.ndim != 2 or every.shape[:2] != rounds.shape or rounds.shape[1] != len(given):
+        raise DataError(
+            f"planted must have shape (r, {len(given)}) and what was predicted of them "
+            f"(r, {len(given)}, k); got {rounds.shape} and {every.shape}"
+        )
+    if weights.shape != rounds.shape:
+        raise DataError(
+            f"most_weights must have shape {rounds.shape} as planted; got {weights.shape}"
+        )
+    return rounds, every, weights
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """Scores by bin, (r, n), and all that a fit to a resample of them needs."""
-
-    bins: NDArray[np.int64]
-    is_planted: NDArray[np.bool_]
-    weights: NDArray[np.float64]  # of plants
-    shares: NDArray[np.float64]  # of an example's verdict; 0 where planted, sums to 1 over rounds
-    pairs: NDArray[np.int64]
-    tail: TailBins
-    least_slope: float
-    num_classes: int
-    auroc: float
-
-    def estimate(self, examples: NDArray[np.float64], rounds: NDArray[np.float64]) -> _Found:
-        """With (n,) and (r,) numbers of times that each example and round was drawn."""
-        size, k = len(self.tail.edges) + 1, self.num_classes
-        times = rounds[:, None] * examples
-        rest = ~self.is_planted
-        weights = (times * self.weights)[self.is_planted]
-        plants = _sums(self.bins[self.is_planted], weights, size)
-        others = _sums(self.bins[rest], times[rest], size)
-        fit = fit_mixture(plants, others, self.tail.centres, self.least_slope)
-        below = fit.prob_hidden(float(others[0]), float(others.sum()))
-        curve = np.concatenate([[below], fit.prob_wrong(self.tail.centres)])
-        expected = curve[self.bins] * self.shares * examples
-        per_pair = _sums(self.pairs.ravel(), expected.ravel(), k * k).reshape(k, k)
-        most = min(1.0, float(others[1:].sum() / others.sum() / (1 - HIDDEN)))
-        return _Found(fit, most, curve, per_pair)
-
-    def prob_wrong(self, scores: NDArray[np.float64], found: _Found) -> NDArray[np.float64]:
-        """(r, n), of (r, n) scores: the curve without its bins."""
-        above = np.maximum(scores - self.tail.edges[0], 0)
-        return np.where(self.bins > 0, found.fit.prob_wrong(above), found.curve[0])
-
-    def draw(self, random: np.random.Generator) -> _Found:
-        """A fit to a resample: examples by Poisson counts, rounds with plants with replacement."""
-        with_plants = np.flatnonzero(self.is_planted.any(axis=1))
-        times = np.ones(len(self.bins))
-        if len(with_plants) >= _ROUNDS:
-            drawn = random.choice(with_plants, len(with_plants))
-            times[with_plants] = np.bincount(drawn, minlength=len(times))[with_plants]
-        examples = np.asarray(random.poisson(1.0, self.bins.shape[1]), np.float64)
-        drawn = times[:, None] * examples
-        if not (drawn * self.weights)[self.is_planted].sum() or not drawn[~self.is_planted].sum():
-            return self.estimate(np.ones_like(examples), np.ones_like(times))  # says nothing
-        return self.estimate(examples, times)
+def _of_channel(
+    channel: LabelChannel,
+    given: NDArray[np.int64],
+    first: ArrayLike,
+    planted: NDArray[np.int64],
+    every: Iterable[NDArray[np.float64]],
+    weights: NDArray[np.float64],
+    most: NDArray[np.float64],
+    **options: Any,
+) -> NoiseEstimate:
+    judged = [channel.log_odds(first, given)]
+    judged += [channel.log_odds(s, row) for s, row in zip(every, planted, strict=True)]
+    nothing = np.zeros((1, len(given)))
+    return estimate_noise(
+        given, np.vstack([given, planted]), np.stack([odds for odds, _ in judged]),
+        np.stack([other for _, other in judged]), num_classes=len(channel.joint),
+        weights=np.vstack([nothing, weights]), most_weights=np.vstack([nothing, most]), **options,
+    )  # fmt: skip
 
 
-def _sums(of: NDArray[np.int64], weights: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    return np.bincount(of, weights, size).astype(np.float64, copy=False)
-
-
-def _make_sample(arrays: _Arrays, num_classes: int, in_nats: bool) -> _Sample:
-    is_planted, scores = arrays.is_planted, arrays.scores
-    known, rest, weights = scores[is_planted], scores[~is_planted], arrays.weights[is_planted]
-    unit = _SLOPE if in_nats else _SLOPE_OF_ANY * fit_slope(known, weights, rest)
-    tail = make_bins(known, weights, rest)
-    ranks = np.sort(rest)
-    lower = np.searchsorted(ranks, known) + np.searchsorted(ranks, known, side="right")
-    return _Sample(
-        bins=tail.of(scores),
-        is_planted=is_planted,
-        weights=arrays.weights * (len(known) / weights.sum()),
-        shares=~is_planted / (~is_planted).sum(axis=0),
-        pairs=arrays.suggested * num_classes + arrays.given,
-        tail=tail,
-        least_slope=unit,
-        num_classes=num_classes,
-        auroc=float(np.average(lower / (2 * len(ranks)), weights=weights)),
-    )
+def _most(arrays: _Arrays, most_weights: ArrayLike | None) -> float:
+    """Share that scores like the plants with these weights, 0 if there are none."""
+    if most_weights is None:
+        return 0.0
+    weights = np.asarray(most_weights, dtype=np.float64)
+    if weights.shape != arrays.scores.shape or not np.isfinite(weights).all() or weights.min() < 0:
+        raise DataError(
+            f"most_weights must be finite, not negative, of shape {arrays.scores.shape}; got "
+            f"shape {weights.shape}"
+        )
+    chosen = arrays.is_planted & (weights > 0)
+    if not chosen.any():
+        return 0.0
+    rest = ~arrays.is_planted & arrays.is_planted.any(axis=1, keepdims=True)
+    return share_above(arrays.scores[chosen], weights[chosen], arrays.scores[rest])
 
 
 def _around(
@@ -314,4 +327,6 @@ def _checked(
             f"planted in every round: {first_rows(always)}; add a round in which they are not, "
             "such as the run on the given labels"
         )
+    if is_planted[is_planted.any(axis=1)].all():
+        raise DataError("all labels are planted in every round that has plants; plant fewer")
     return _Arrays(given, is_planted, scores, other, share)

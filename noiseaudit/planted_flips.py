@@ -9,11 +9,12 @@ from noiseaudit._validation import check_finite, check_labels
 from noiseaudit.errors import DataError, UsageError
 from noiseaudit.seeding import generator
 
-__all__ = ["pair_weights", "plant_flips", "weigh_plants"]
+__all__ = ["pair_weights", "plant_flips", "plant_rivals", "weigh_plants"]
 
 _EVEN = 0.25  # share of plants whose pair of classes is drawn evenly: no pair goes untried
 _MOST = 0.5  # of a class, in all rounds together
 _AS_TRIED = 0.1  # part of a plant's weight that does not follow its pair of classes
+_LEAST_WEIGHT = 1e-6  # of a plant where the model is certain
 _HEAVIEST = 20.0  # relative weight of a plant
 
 
@@ -72,6 +73,67 @@ def plant_flips(
     return planted
 
 
+def plant_rivals(
+    labels: ArrayLike,
+    planted: ArrayLike,
+    pred_probs: ArrayLike,
+    *,
+    share: float = 0.02,
+    seed: int = 0,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Further plants, on examples that lie between two classes, to the likelier other one.
+
+    Mistakes of people are of this kind, and no score tells them from examples that are hard to
+    learn: their plants say how many wrong labels there may be, not how many there are. With m
+    the probability of the given label less that of the likeliest other, examples are drawn with
+    weight 1 + c (1 - m^2), c such that both terms count alike, where m > 0 and nothing is planted.
+
+    Args:
+        labels: (n,) int64 in [0, k), given labels.
+        planted: (r, n) int64, of `plant_flips`.
+        pred_probs: (n, k) float in [0, 1], of a run without plants: `LabelChannel.probs` of
+            held-out scores, or a network's on average over training.
+        share: of n to add in each round, in (0, 1); less where too few examples can be drawn.
+        seed: of the draws.
+
+    Returns:
+        (r, n) int64, `planted` with these; and (r, n) float64 weights, 1 - m^2, 0 elsewhere:
+        `most_weights` of the estimates.
+
+    Raises:
+        DataError: for labels out of range or shapes that do not fit.
+        UsageError: for a share outside (0, 1).
+    """
+    probs = np.asarray(pred_probs, dtype=np.float64)
+    if probs.ndim != 2 or probs.shape[1] < 2:
+        raise DataError(f"pred_probs must have shape (n, k), k at least 2; got {probs.shape}")
+    check_finite(probs, "pred_probs")
+    given, rounds = _checked_rounds(labels, planted, probs.shape[1])
+    if len(probs) != len(given):
+        raise DataError(f"{len(given)} labels were given, and pred_probs for {len(probs)}")
+    if not 0 < share < 1:
+        raise UsageError(f"share must be in (0, 1); got {share}")
+    rows = np.arange(len(given))
+    others = probs.copy()
+    others[rows, given] = -1
+    rival = others.argmax(axis=1)
+    margin = probs[rows, given] - others[rows, rival]
+    may = (margin > 0) & ~(rounds != given).any(axis=0)
+    near = np.where(may, 1 - np.minimum(margin, 1) ** 2, 0)
+    count = min(round(share * len(given)), int(_MOST * may.sum() / len(rounds)))
+    weights = np.zeros(rounds.shape)
+    if not count:
+        return rounds, weights
+    chances = may / may.sum() + (near / near.sum() if near.sum() else 0)
+    drawn = generator(seed, "plant-rivals").choice(
+        len(given), count * len(rounds), replace=False, p=chances / chances.sum()
+    )
+    for number, chosen in enumerate(drawn.reshape(len(rounds), count)):
+        rounds[number, chosen] = rival[chosen]
+        weights[number, chosen] = np.maximum(near[chosen], _LEAST_WEIGHT)
+    return rounds, weights
+
+
 def weigh_plants(
     labels: ArrayLike, planted: ArrayLike, predicted: ArrayLike, *, num_classes: int
 ) -> NDArray[np.float64]:
@@ -97,15 +159,10 @@ def weigh_plants(
     """
     if num_classes < 2:
         raise UsageError(f"num_classes must be at least 2; got {num_classes}")
-    given = check_labels(labels, num_classes)
+    given, rounds = _checked_rounds(labels, planted, num_classes)
     likely = check_labels(predicted, num_classes)
-    rounds = np.asarray(planted)
-    if rounds.ndim != 2 or rounds.shape[1] != len(given) or len(likely) != len(given):
-        raise DataError(
-            f"planted must have shape (r, {len(given)}) and predicted ({len(given)},) as labels; "
-            f"got {rounds.shape} and {likely.shape}"
-        )
-    rounds = np.stack([check_labels(row, num_classes) for row in rounds])
+    if len(likely) != len(given):
+        raise DataError(f"{len(given)} labels were given, and predictions for {len(likely)}")
     joint = np.bincount(likely * num_classes + given, minlength=num_classes**2).astype(np.float64)
     was_right = np.where(likely == given, 1.0, 0.0)
     return pair_weights(given, rounds, joint.reshape(num_classes, -1), was_right)
@@ -144,6 +201,19 @@ def pair_weights(
     ratio = np.minimum(wanted[pairs] / np.maximum(tried[pairs], 1e-9), _HEAVIEST)
     weights[is_planted] = right * ratio
     return weights
+
+
+def _checked_rounds(
+    labels: ArrayLike, planted: ArrayLike, num_classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Given labels, and a copy of those of the rounds."""
+    given = check_labels(labels, num_classes)
+    rounds = np.asarray(planted)
+    if rounds.ndim != 2 or not len(rounds) or rounds.shape[1] != len(given):
+        raise DataError(
+            f"planted must have shape (r, {len(given)}), r at least 1; got {rounds.shape}"
+        )
+    return given, np.stack([check_labels(row, num_classes) for row in rounds])
 
 
 def _pair_shares(joint: ArrayLike) -> NDArray[np.float64]:

@@ -12,13 +12,24 @@ that neither density needs a form, and it is fitted as a logistic regression of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-__all__ = ["MixtureFit", "TailBins", "fit_mixture", "fit_slope", "make_bins"]
+__all__ = [
+    "MixtureEstimate",
+    "MixtureFit",
+    "RoundScores",
+    "TailBins",
+    "fit_mixture",
+    "fit_slope",
+    "make_bins",
+    "make_round_scores",
+    "share_above",
+]
 
 HIDDEN = 0.05
 """Share of the plants below the cut: there right labels are too many to say anything."""
@@ -27,6 +38,10 @@ _BINS = 100
 _LEAST_LOG = -12.0  # of the rate: one in 160,000
 _HIGHEST_LOG = 6.0  # of the ratio at the cut
 _STEEPEST = 4.0  # times the least slope
+_LOWER = 0.2  # part of the plants between classes that is left out: a few fix a lower quantile
+_SLOPE = 0.5  # of log odds; chosen on digits and Fashion-MNIST embeddings, seed 0
+_SLOPE_OF_ANY = 2.0  # times the slope fitted, which wrong labels among the others flatten; digits
+_ROUNDS = 3  # with plants, from which on they are resampled
 _START_SHARES = (0.01, 0.9)  # of the ratio at the cut that starts as the rate; equals: the lower
 
 
@@ -70,9 +85,7 @@ def make_bins(
     plants: NDArray[np.float64], weights: NDArray[np.float64], others: NDArray[np.float64]
 ) -> TailBins:
     """Bins with as many plants as others in all, from the quantile `HIDDEN` of the plants on."""
-    order = np.argsort(plants, kind="stable")
-    shares = np.cumsum(weights[order]) / weights.sum()
-    cut = float(plants[order[int(np.searchsorted(shares, HIDDEN))]])
+    cut = _cut(plants, weights, HIDDEN)
     tails = [plants[plants >= cut], others[others >= cut]]
     levels = np.linspace(0, 1, _BINS // 2, endpoint=False)
     parts = [np.quantile(tail, levels) for tail in tails if len(tail)]
@@ -144,3 +157,126 @@ def fit_slope(
     bounds = ((-20.0, 20.0), (1e-3, 50.0))
     found = minimize(loss, [0.0, 1.0], method="L-BFGS-B", bounds=bounds)
     return float(found.x[1] / spread)
+
+
+class MixtureEstimate(NamedTuple):
+    """What one fit says: by bin, and by pair of classes."""
+
+    fit: MixtureFit
+    most: float
+    curve: NDArray[np.float64]  # probability by bin
+    per_pair: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RoundScores:
+    """Scores by bin, (r, n), and all that a fit to a resample of them needs.
+
+    A fit takes rounds with plants alone: there what is planted and what is not was scored by the
+    same model, which has learned from a few more wrong labels than that of a run without.
+    """
+
+    bins: NDArray[np.int64]
+    is_planted: NDArray[np.bool_]
+    weights: NDArray[np.float64]  # of plants
+    shares: NDArray[np.float64]  # of an example's verdict; 0 where planted, sums to 1 over rounds
+    pairs: NDArray[np.int64]
+    tail: TailBins
+    least_slope: float
+    num_classes: int
+    auroc: float
+
+    def estimate(
+        self, examples: NDArray[np.float64], rounds: NDArray[np.float64]
+    ) -> MixtureEstimate:
+        """With (n,) and (r,) numbers of times that each example and round was drawn."""
+        size, k = len(self.tail.edges) + 1, self.num_classes
+        times = rounds[:, None] * examples
+        rest = ~self.is_planted & self.is_planted.any(axis=1, keepdims=True)
+        weights = (times * self.weights)[self.is_planted]
+        plants = _sums(self.bins[self.is_planted], weights, size)
+        others = _sums(self.bins[rest], times[rest], size)
+        fit = fit_mixture(plants, others, self.tail.centres, self.least_slope)
+        below = fit.prob_hidden(float(others[0]), float(others.sum()))
+        curve = np.concatenate([[below], fit.prob_wrong(self.tail.centres)])
+        expected = curve[self.bins] * self.shares * examples
+        per_pair = _sums(self.pairs.ravel(), expected.ravel(), k * k).reshape(k, k)
+        most = min(1.0, float(others[1:].sum() / others.sum() / (1 - HIDDEN)))
+        return MixtureEstimate(fit, most, curve, per_pair)
+
+    def prob_wrong(
+        self, scores: NDArray[np.float64], found: MixtureEstimate
+    ) -> NDArray[np.float64]:
+        """(r, n), of (r, n) scores: the curve without its bins."""
+        above = np.maximum(scores - self.tail.edges[0], 0)
+        return np.where(self.bins > 0, found.fit.prob_wrong(above), found.curve[0])
+
+    def draw(self, random: np.random.Generator) -> MixtureEstimate:
+        """A fit to a resample: examples by Poisson counts, rounds with plants with replacement."""
+        with_plants = np.flatnonzero(self.is_planted.any(axis=1))
+        times = np.ones(len(self.bins))
+        if len(with_plants) >= _ROUNDS:
+            drawn = random.choice(with_plants, len(with_plants))
+            times[with_plants] = np.bincount(drawn, minlength=len(times))[with_plants]
+        examples = np.asarray(random.poisson(1.0, self.bins.shape[1]), np.float64)
+        drawn = times[:, None] * examples
+        rest = ~self.is_planted & self.is_planted.any(axis=1, keepdims=True)
+        if not (drawn * self.weights)[self.is_planted].sum() or not drawn[rest].sum():
+            return self.estimate(np.ones_like(examples), np.ones_like(times))  # says nothing
+        return self.estimate(examples, times)
+
+
+def make_round_scores(
+    scores: NDArray[np.float64],
+    is_planted: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    pairs: NDArray[np.int64],
+    num_classes: int,
+    *,
+    in_nats: bool,
+) -> RoundScores:
+    """Bins for (r, n) scores.
+
+    Args:
+        scores: finite, higher = more suspicious.
+        is_planted: where; at least one with a weight, and one that is not in the same round.
+        weights: of the plants, not negative.
+        pairs: k times the class suggested, and the class given.
+        num_classes: k.
+        in_nats: whether scores are log odds; otherwise their scale is fitted.
+    """
+    rest = ~is_planted & is_planted.any(axis=1, keepdims=True)
+    known, others, share = scores[is_planted], scores[rest], weights[is_planted]
+    unit = _SLOPE if in_nats else _SLOPE_OF_ANY * fit_slope(known, share, others)
+    tail = make_bins(known, share, others)
+    ranks = np.sort(others)
+    lower = np.searchsorted(ranks, known) + np.searchsorted(ranks, known, side="right")
+    return RoundScores(
+        bins=tail.of(scores),
+        is_planted=is_planted,
+        weights=weights * (len(known) / share.sum()),
+        shares=~is_planted / (~is_planted).sum(axis=0),
+        pairs=pairs,
+        tail=tail,
+        least_slope=unit,
+        num_classes=num_classes,
+        auroc=float(np.average(lower / (2 * len(ranks)), weights=share)),
+    )
+
+
+def share_above(
+    plants: NDArray[np.float64], weights: NDArray[np.float64], others: NDArray[np.float64]
+) -> float:
+    """Share of the others that score as the upper four fifths of plants do, by that: 0 to 1."""
+    above = others >= _cut(plants, weights, _LOWER)
+    return min(1.0, float(above.mean()) / (1 - _LOWER))
+
+
+def _cut(plants: NDArray[np.float64], weights: NDArray[np.float64], below: float) -> float:
+    order = np.argsort(plants, kind="stable")
+    shares = np.cumsum(weights[order]) / weights.sum()
+    return float(plants[order[int(np.searchsorted(shares, below))]])
+
+
+def _sums(of: NDArray[np.int64], weights: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    return np.bincount(of, weights, size).astype(np.float64, copy=False)

@@ -6,7 +6,8 @@ from scipy.special import log_softmax
 
 import noiseaudit as na
 from noiseaudit.errors import DataError, UsageError
-from noiseaudit.planted_flips import pair_weights
+from noiseaudit.label_channel import count_label_channel, log_of_probs
+from noiseaudit.planted_flips import pair_weights, plant_rivals
 
 K = 5
 
@@ -168,8 +169,8 @@ def test_plants_are_weighed_by_predictions():
     alike = na.weigh_plants(given, planted, given, num_classes=3)
     assert np.array_equal(alike, planted != given)
     for change, error, words in (
-        ({"planted": planted[0]}, DataError, r"got \(6,\) and \(6,\)"),
-        ({"predicted": predicted[1:]}, DataError, r"and \(5,\)"),
+        ({"planted": planted[0]}, DataError, r"\(r, 6\), r at least 1; got \(6,\)"),
+        ({"predicted": predicted[1:]}, DataError, "6 labels were given, and predictions for 5"),
         ({"predicted": predicted + 1}, DataError, r"labels must be in \[0, 3\)"),
         ({"planted": planted + 1}, DataError, r"labels must be in \[0, 3\)"),
         ({"num_classes": 1}, UsageError, "at least 2; got 1"),
@@ -177,3 +178,97 @@ def test_plants_are_weighed_by_predictions():
         call = {"labels": given, "planted": planted, "predicted": predicted, "num_classes": 3}
         with pytest.raises(error, match=words):
             na.weigh_plants(**{**call, **change})
+
+
+def ambiguous(n=1000):
+    """Probabilities whose margin of the given label falls from 0.9 to -0.1, and rivals."""
+    labels = np.arange(n) % K
+    own = np.linspace(0.95, 0.45, n)
+    probs = np.zeros((n, K))
+    probs[np.arange(n), labels] = own
+    probs[np.arange(n), (labels + 2) % K] = 1 - own
+    return labels, probs
+
+
+def test_rivals_get_their_label_where_two_classes_meet():
+    labels, probs = ambiguous()
+    before = na.plant_flips(labels, pair_joint(), share=0.05, rounds=3, seed=1)
+    planted, weights = plant_rivals(labels, before, probs, share=0.1, seed=1)
+    kept = before != labels
+    assert np.array_equal(planted[kept], before[kept])
+    added = (planted != before) & ~kept
+    assert added.sum(axis=1).tolist() == [100] * 3
+    assert (planted != labels).sum(axis=0).max() == 1
+    assert np.array_equal(planted[added], np.broadcast_to((labels + 2) % K, added.shape)[added])
+    assert np.array_equal(weights > 0, added)
+    rows = np.nonzero(added)[1]
+    margin = (2 * np.linspace(0.95, 0.45, 1000) - 1)[rows]
+    assert margin.min() > 0  # never where another class is likelier
+    assert weights[added] == pytest.approx(1 - margin**2)
+    assert (margin < 0.45).mean() > 0.53  # half of the range; measured 0.58
+    again, _ = plant_rivals(labels, before, probs, share=0.1, seed=1)
+    assert np.array_equal(planted, again)
+    assert not np.array_equal(planted, plant_rivals(labels, before, probs, share=0.1, seed=2)[0])
+
+
+def test_rivals_are_not_planted_where_labels_are_doubted():
+    labels, probs = ambiguous(100)
+    given = (labels + 2) % K
+    given[:6] = labels[:6]  # believed, as are the last ten
+    planted, weights = plant_rivals(given, np.tile(given, (3, 1)), probs, share=0.5)
+    assert (planted != given).sum(axis=1).tolist() == [2] * 3  # half of 16 in three rounds
+    rows = np.nonzero(weights)[1]
+    assert ((rows < 6) | (rows >= 90)).all()
+    nobody = np.full((100, K), 1 / K)
+    planted, weights = plant_rivals(given, np.tile(given, (3, 1)), nobody)
+    assert np.array_equal(planted, np.tile(given, (3, 1)))
+    assert not weights.any()
+    certain = np.eye(K)[labels]
+    planted, weights = plant_rivals(labels, labels[None], certain, share=0.1)
+    assert 0 < weights[weights > 0].max() < 0.001
+
+
+def test_a_channel_is_counted_from_what_is_predicted():
+    true = np.repeat(np.arange(3), 100)
+    given = true.copy()
+    given[:20] = 1
+    probs = np.full((300, 3), 0.2)
+    probs[np.arange(300), true] = 0.6
+    channel = count_label_channel(probs, given)
+    assert channel.transition[0] == pytest.approx([80.5 / 101.5, 20.5 / 101.5, 0.5 / 101.5])
+    assert channel.joint.sum() == pytest.approx(1)
+    assert channel.joint[0, 1] == pytest.approx(20 / 300)
+    odds, other = channel.log_odds(log_of_probs(probs), given)
+    # True 0 given as 1, against 1 and 2 given as 1.
+    wrong = 0.6 * 20.5 / 101.5 + 0.2 * 0.5 / 101.5
+    assert odds[0] == pytest.approx(np.log(wrong / (0.2 * 100.5 / 101.5)))
+    assert other[0] == 0
+    assert odds[150] < -2
+    assert log_of_probs([0.0, 1.0]).tolist() == pytest.approx([np.log(1e-4), 0])
+    assert channel.probs(log_of_probs(probs)) == pytest.approx(probs)
+    for change, words in (
+        ({"pred_probs": 2 * probs}, r"pred_probs must be in \[0, 1\]; got 0.4 to 1.2"),
+        ({"labels": given + 1}, r"labels must be in \[0, 3\)"),
+        ({"pred_probs": probs[:0], "labels": given[:0]}, "at least one example"),
+    ):
+        with pytest.raises(DataError, match=words):
+            count_label_channel(**{"pred_probs": probs, "labels": given, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"labels": np.arange(100) % K + 1}, DataError, r"labels must be in \[0, 5\)"),
+        ({"planted": np.zeros(100, int)}, DataError, r"planted must have shape \(r, 100\)"),
+        ({"planted": np.zeros((0, 100), int)}, DataError, r"r at least 1; got \(0, 100\)"),
+        ({"pred_probs": np.zeros(100)}, DataError, r"pred_probs must have shape \(n, k\)"),
+        ({"pred_probs": np.zeros((9, K))}, DataError, "100 labels .* pred_probs for 9"),
+        ({"pred_probs": np.full((100, K), np.nan)}, DataError, "pred_probs must be finite"),
+        ({"share": 1.0}, UsageError, r"share must be in \(0, 1\); got 1"),
+    ],
+)
+def test_bad_arguments_of_rivals(change, error, words):
+    labels, probs = ambiguous(100)
+    call = {"labels": labels, "planted": labels[None], "pred_probs": probs, **change}
+    with pytest.raises(error, match=words):
+        plant_rivals(**call)
