@@ -144,8 +144,19 @@ def count_label_channel(pred_probs: ArrayLike, labels: ArrayLike) -> LabelChanne
 
 
 def log_of_probs(pred_probs: ArrayLike) -> NDArray[np.float64]:
-    """Logarithms of probabilities, each taken for at least 1e-4."""
-    return np.log(np.maximum(np.asarray(pred_probs, np.float64), _LEAST_PROB))
+    """Logarithms of probabilities, each taken for at least 1e-4.
+
+    Raises:
+        DataError: for values outside [0, 1].
+    """
+    probs = np.asarray(pred_probs, dtype=np.float64)
+    _check_range(probs)
+    return np.log(np.maximum(probs, _LEAST_PROB))
+
+
+def _check_range(probs: NDArray[np.float64]) -> None:
+    if probs.size and (probs.min() < 0 or probs.max() > 1 + _TOLERANCE):
+        raise DataError(f"pred_probs must be in [0, 1]; got {probs.min():.3g} to {probs.max():.3g}")
 
 
 def _fit_scale(

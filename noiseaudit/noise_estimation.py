@@ -113,7 +113,7 @@ def estimate_noise_of_probs(
         num_classes=first.shape[1],
     )  # fmt: skip
     return _of_channel(
-        channel, given, log_of_probs(first), rounds, [log_of_probs(item) for item in every],
+        channel, given, log_of_probs(first), rounds, (log_of_probs(item) for item in every),
         weights, most, in_nats=False, confidence=confidence, bootstraps=bootstraps, seed=seed,
     )  # fmt: skip
 

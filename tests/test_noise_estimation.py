@@ -327,6 +327,8 @@ def test_bad_precision_and_scores():
         found.threshold(0)
     labels, planted = GOOD[:2]
     probs = np.full((300, K), 1 / K)
+    with pytest.raises(DataError, match=r"pred_probs must be in \[0, 1\]; got -3 to -3"):
+        estimate_noise_of_probs(labels, probs, planted, np.full((4, 300, K), -3.0))
     for call in (na.estimate_noise_of_scores, estimate_noise_of_probs):
         with pytest.raises(
             DataError, match=r"predicted of them \(r, 300, k\); got .*\(2, 300, 4\)"
