@@ -49,9 +49,9 @@ class NoiseEstimate:
     Rate, probabilities and intervals are those of errors as hard to find as the plants, which fall
     on any example of a class. Errors that fall on ambiguous examples alone score like examples
     that a model finds ambiguous, which may all be right, and are hardly counted: `most` says how
-    many there may be (`benchmarks/noise_rate.py`, instance noise). Where two classes trade 40% of
-    their labels, a network that believes them hides the errors: the rate may come out as 0 and its
-    interval as wide as `most`. Of a weak model all is rougher.
+    many there may be (`benchmarks/noise_rate.py`, instance noise). Where 40% of a class have the
+    label of another, a network believes many of them: the rate falls short by 15 to 55%,
+    and its interval is wide. Of a weak model all is rougher.
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.
