@@ -216,6 +216,7 @@ def _assemble(
     findings = scores.findings(dataset.labels)
     if isinstance(verdict, Verdict):
         ranking = verdict.ranking
+        rankings = {**rankings, **verdict.rankings}
         findings = findings.with_probabilities(verdict.estimate.p_error, verdict.suggested)
     # A copy in memory: what is mapped may go with its folder.
     pred_probs = scores.pred_probs

@@ -15,23 +15,31 @@ from numpy.typing import NDArray
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector, needs_of
 from noiseaudit.errors import UsageError
-from noiseaudit.label_channel import fit_label_channel
-from noiseaudit.planted_flips import pair_weights, plant_flips
+from noiseaudit.label_channel import (
+    LabelChannel,
+    count_label_channel,
+    fit_label_channel,
+    log_of_probs,
+)
+from noiseaudit.planted_flips import pair_weights, plant_flips, plant_rivals
 from noiseaudit.ridge_features import spread_rows
 from noiseaudit.scoring import Scores, rank_embeddings, score_examples
 from noiseaudit.training.plan import TrainingPlan
 
-__all__ = ["PlantedRounds", "judged_by_plants", "run_planted_rounds", "why_no_rounds"]
+__all__ = ["ODDS", "PlantedRounds", "judged_by_plants", "run_planted_rounds", "why_no_rounds"]
 
 logger = logging.getLogger(__name__)
+
+ODDS = "label_odds"
+"""The log odds of a label channel: a detector on embeddings, here of trained networks too."""
 
 _SERVED = {"training", "embeddings"}  # what a round runs: no further trainings, no observers
 _FEWEST = 20  # plants, below which there is no point
 _WANTED = 400  # plants in all rounds together
-_SHARES = (0.02, 0.05)  # of the labels, planted in one round
+_SHARES = (0.02, 0.04)  # of the labels, planted in one round
 _ROUNDS_OF_ENCODED = 4  # at most: they take no training
-_SAMPLE = 20_000  # examples that a label channel is fitted to
-_LEAST_PROB = 1e-12
+_RIVALS, _MOST_RIVALS = 0.02, 0.25  # of the labels, in all rounds; of the sample, in one
+_SAMPLE = 50_000  # examples that a label channel is made from, and rivals drawn
 _BLOCK_ELEMENTS = 2**24
 
 
@@ -46,6 +54,8 @@ class PlantedRounds:
         suggested: (r + 1, n) int64, the likeliest class that is not the label.
         sureness: (r + 1, n) float32 in [0, 1], its probability if the label is wrong.
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
+        most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
+        is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
         seconds: of all rounds, next to nothing where they were reused.
     """
 
@@ -55,6 +65,8 @@ class PlantedRounds:
     suggested: NDArray[np.int64]
     sureness: NDArray[np.float32]
     weights: NDArray[np.float64]
+    most_weights: NDArray[np.float64]
+    is_left_out: bool
     seconds: float
 
     @property
@@ -128,9 +140,10 @@ def run_planted_rounds(
     given, n = dataset.labels, len(dataset)
     if why := why_no_rounds(detectors, dataset):
         raise UsageError(f"no planted rounds: {why}")
-    joint, was_right = _confusion(scores, given)
+    channel, was_right = _channel(scores, given)
     rounds, share = _rounds(dataset)
-    planted = plant_flips(given, joint, share=share, rounds=rounds, seed=plan.seed)
+    plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
+    planted, most = _with_rivals(given, plain, channel, scores, plan.seed)
     runs, seconds = [(scores.rankings, scores.pred_probs)], time.perf_counter()
     for number, labels in enumerate(planted, start=1):
         flipped = int((labels != given).sum())
@@ -145,16 +158,27 @@ def run_planted_rounds(
         runs.append((again.rankings, again.pred_probs))
     every = np.vstack([given, planted])
     told = [_preferred(probs, labels) for (_, probs), labels in zip(runs, every, strict=True)]
-    weights = pair_weights(given, planted, joint, was_right)
+    suspicions = {
+        d.name: np.stack([rankings[d.name].scores for rankings, _ in runs]) for d in detectors
+    }
+    if scores.left_out_probs is None:
+        suspicions[ODDS] = np.stack([
+            np.concatenate([
+                channel.log_odds(log_of_probs(probs[part]), labels[part])[0]
+                for part in _blocks(probs)
+            ])
+            for (_, probs), labels in zip(runs, every, strict=True)
+        ])  # fmt: skip
+    weights = pair_weights(given, plain, channel.joint, was_right)
     return PlantedRounds(
         given=given,
         labels=every,
-        suspicions={
-            d.name: np.stack([rankings[d.name].scores for rankings, _ in runs]) for d in detectors
-        },
+        suspicions=suspicions,
         suggested=np.stack([suggested for suggested, _ in told]),
         sureness=np.stack([sureness for _, sureness in told]),
         weights=np.vstack([np.zeros(n), weights]),
+        most_weights=np.vstack([np.zeros(n), most]),
+        is_left_out=scores.left_out_probs is not None,
         seconds=time.perf_counter() - seconds,
     )
 
@@ -164,27 +188,41 @@ def _blocks(probs: NDArray[np.float32]) -> list[slice]:
     return [slice(start, start + block) for start in range(0, len(probs), block)]
 
 
-def _confusion(
-    scores: Scores, given: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(k, k) how often true c is given as j, and (n,) probabilities that the given is right.
+def _channel(scores: Scores, given: NDArray[np.int64]) -> tuple[LabelChannel, NDArray[np.float64]]:
+    """From true to given labels; and (n,) probabilities that the given label is right.
 
-    Left-out predictions are probabilities of a label channel; a model that has seen the labels is
-    taken at its word, its likeliest class for the true one.
+    Left-out predictions are probabilities; a model that has seen the labels is taken at its word,
+    its likeliest class for the true one.
     """
-    probs, k = scores.pred_probs, scores.pred_probs.shape[1]
-    if scores.left_out_probs is None:
-        likely = np.concatenate([probs[part].argmax(axis=1) for part in _blocks(probs)])
-        joint = np.bincount(likely * k + given, minlength=k * k).reshape(k, k)
-        return joint.astype(np.float64), np.where(likely == given, 1.0, 0.0)
+    probs = scores.pred_probs
     some = spread_rows(len(given), _SAMPLE)
-    channel = fit_label_channel(_logs(probs[some]), given[some])
-    was_right = [1 - channel.prob_wrong(_logs(probs[p]), given[p]) for p in _blocks(probs)]
-    return channel.joint, np.concatenate(was_right)
+    if scores.left_out_probs is None:
+        likely = [probs[part].argmax(axis=1) == given[part] for part in _blocks(probs)]
+        channel = count_label_channel(probs[some], given[some])
+        return channel, np.concatenate(likely).astype(np.float64)
+    channel = fit_label_channel(log_of_probs(probs[some]), given[some])
+    was_right = [
+        1 - channel.prob_wrong(log_of_probs(probs[part]), given[part]) for part in _blocks(probs)
+    ]
+    return channel, np.concatenate(was_right)
 
 
-def _logs(probs: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.log(np.maximum(probs, _LEAST_PROB).astype(np.float64))
+def _with_rivals(
+    given: NDArray[np.int64],
+    planted: NDArray[np.int64],
+    channel: LabelChannel,
+    scores: Scores,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rounds with plants between classes too, and (r, n) weights of those."""
+    some = spread_rows(len(given), _SAMPLE)
+    share = _RIVALS / len(planted) * len(given) / len(some)
+    likely = channel.probs(log_of_probs(scores.pred_probs[some]))
+    both, weights = planted.copy(), np.zeros(planted.shape)
+    both[:, some], weights[:, some] = plant_rivals(
+        given[some], planted[:, some], likely, share=min(share, _MOST_RIVALS), seed=seed
+    )
+    return both, weights
 
 
 def _preferred(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,11 @@ from scipy.special import expit, logit
 
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
-from noiseaudit.planted_rounds import PlantedRounds
+from noiseaudit.planted_rounds import ODDS, PlantedRounds
 from noiseaudit.ranking import Ranking
 
 __all__ = ["Verdict", "reach_verdict"]
 
-_ODDS = "label_odds"  # its suspicion is in nats of being wrong, as the estimate takes it
 _STRONG = 0.002  # AUROC of plants below the best within which a detector joins a combination
 _PRIOR = 4.0  # plants that the calibration of suggestions starts from
 
@@ -30,6 +29,7 @@ class Verdict:
     Attributes:
         estimate: of the number of wrong labels, and `p_error` of each.
         ranking: the headline, most suspicious first; `p_error` follows it.
+        rankings: of what was judged by its plants and is no detector of the audit, by name.
         trusted: the detectors that it is made of, the best first.
         auroc: by detector, of the plants among all other examples, in [0, 1]; best first.
         suggested: (n,) int64, the likeliest class that is not the given.
@@ -41,6 +41,7 @@ class Verdict:
 
     estimate: NoiseEstimate
     ranking: Ranking
+    rankings: Mapping[str, Ranking]
     trusted: tuple[str, ...]
     auroc: Mapping[str, float]
     suggested: NDArray[np.int64]
@@ -96,12 +97,19 @@ def reach_verdict(
     trusted, suspicions = _combine(rounds, auroc)
     estimate = estimate_noise(
         rounds.given, rounds.labels, suspicions, rounds.suggested, num_classes=num_classes,
-        weights=rounds.weights, in_nats=trusted[0] == _ODDS, seed=seed,
+        weights=rounds.weights, most_weights=rounds.most_weights,
+        in_nats=rounds.is_left_out and trusted[0] == ODDS, seed=seed,
     )  # fmt: skip
+    estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(
         estimate=estimate,
         ranking=Ranking(trusted[0] if len(trusted) == 1 else "combined", ids, suspicions[0]),
+        rankings={
+            name: Ranking(name, ids, rounds.suspicions[name][0])
+            for name in (ODDS,)
+            if not rounds.is_left_out
+        },
         trusted=trusted,
         auroc=auroc,
         suggested=rounds.suggested[0],
@@ -144,6 +152,17 @@ def _combine(
     together = np.mean([_log_odds_of_ranks(rounds.suspicions[name]) for name in members], axis=0)
     places = rankdata(together, method="min", axis=1).astype(np.int64) - 1
     return members, np.take_along_axis(np.sort(values, axis=1), places, axis=1)
+
+
+def _along(suspicion: NDArray[np.float64], p_error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) what probability is expected at each suspicion, never falling with it.
+
+    `p_error` is the mean over runs, of which the ranking is one.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    found = IsotonicRegression().fit_transform(suspicion, p_error)
+    return np.clip(np.asarray(found, np.float64), 0, 1)
 
 
 def _log_odds_of_ranks(suspicions: NDArray[np.float64]) -> NDArray[np.float64]:
