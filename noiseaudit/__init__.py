@@ -39,20 +39,26 @@ if TYPE_CHECKING:
     from noiseaudit.evidence import Evidence
     from noiseaudit.experiment import run_experiment
     from noiseaudit.experiment_report import ExperimentReport
-    from noiseaudit.label_channel import LabelChannel, fit_label_channel
+    from noiseaudit.flag_reasons import explain_flags
+    from noiseaudit.label_channel import LabelChannel, count_label_channel, fit_label_channel
     from noiseaudit.loaders import load
     from noiseaudit.memorization.profile import MemorizationProfile
     from noiseaudit.memorization.stage import memorization_profile
     from noiseaudit.model_scores import curvature
     from noiseaudit.noise_estimate import NoiseEstimate
-    from noiseaudit.noise_estimation import estimate_noise, estimate_noise_of_scores
-    from noiseaudit.planted_flips import plant_flips, weigh_plants
+    from noiseaudit.noise_estimation import (
+        estimate_noise,
+        estimate_noise_of_probs,
+        estimate_noise_of_scores,
+    )
+    from noiseaudit.planted_flips import plant_flips, plant_rivals, weigh_plants
     from noiseaudit.ranking import Ranking
     from noiseaudit.recorder import Recorder
     from noiseaudit.review_budget import ReviewProgress, review_progress
     from noiseaudit.reviewing import AuditReview, review_audit
     from noiseaudit.training.augment import Augmentation
     from noiseaudit.training.recipes import Recipe
+    from noiseaudit.verdict import Verdict
 
 __all__ = [
     "AuditReport",
@@ -87,12 +93,14 @@ __all__ = [
     "ReviewProgress",
     "UnknownNameError",
     "UsageError",
+    "Verdict",
     "__version__",
     "apply_corruption",
     "audit",
     "choose_curvature",
     "choose_encoder",
     "clean_dataset",
+    "count_label_channel",
     "create_detectors",
     "create_encoder",
     "curvature",
@@ -101,8 +109,10 @@ __all__ = [
     "encoded",
     "estimate_cscores",
     "estimate_noise",
+    "estimate_noise_of_probs",
     "estimate_noise_of_scores",
     "evaluate",
+    "explain_flags",
     "find_duplicates",
     "fit_label_channel",
     "inject_noise",
@@ -110,6 +120,7 @@ __all__ = [
     "load_cscores",
     "memorization_profile",
     "plant_flips",
+    "plant_rivals",
     "predict_cscore_cost",
     "read_audit_plan",
     "rebuild_report",
@@ -155,11 +166,13 @@ _HOMES = {
     "ReviewProgress": "review_budget",
     "UnknownNameError": "errors",
     "UsageError": "errors",
+    "Verdict": "verdict",
     "apply_corruption": "corruption",
     "audit": "auditing",
     "clean_dataset": "clean_stage",
     "choose_curvature": "curvature_choice",
     "choose_encoder": "encoders.choice",
+    "count_label_channel": "label_channel",
     "create_detectors": "detector",
     "create_encoder": "encoders.choice",
     "curvature": "model_scores",
@@ -169,7 +182,9 @@ _HOMES = {
     "estimate_cscores": "cscore.estimate",
     "estimate_noise": "noise_estimation",
     "estimate_noise_of_scores": "noise_estimation",
+    "estimate_noise_of_probs": "noise_estimation",
     "evaluate": "evaluation",
+    "explain_flags": "flag_reasons",
     "find_duplicates": "duplicates",
     "fit_label_channel": "label_channel",
     "inject_noise": "corruption",
@@ -177,6 +192,7 @@ _HOMES = {
     "load_cscores": "cscore.result",
     "memorization_profile": "memorization.stage",
     "plant_flips": "planted_flips",
+    "plant_rivals": "planted_flips",
     "predict_cscore_cost": "cscore.estimate",
     "read_audit_plan": "clean_stage",
     "rebuild_report": "auditing",

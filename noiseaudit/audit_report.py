@@ -73,15 +73,16 @@ class AuditReport:
 
     @property
     def suggested_prob(self) -> NDArray[np.float64]:
-        """(n,) float64 in [0, 1], of the suggested labels: see `CleaningPlan`.
+        """(n,) float64 in [0, 1], that the suggested label is right: see `CleaningPlan`.
 
-        Of one that differs from the verdict's, such as that of confirmed copies, the model's own.
+        With a verdict calibrated on planted flips; but of confirmed copies the model's own.
         """
         found = self.findings.suggested_prob
         if self.verdict is None:
             return found
-        same = self.findings.suggested == self.verdict.suggested
-        return np.where(same, self.verdict.suggested_prob, found)
+        suggested, verdict = self.findings.suggested, self.verdict
+        found = np.where(suggested == verdict.suggested, verdict.suggested_prob, found)
+        return np.where(suggested == self.dataset.labels, 1 - verdict.estimate.p_error, found)
 
     def to_frame(self) -> pd.DataFrame:
         """The table of `ranking.csv`: one row per example, most suspicious first."""

@@ -216,7 +216,7 @@ def _assemble(
     findings = scores.findings(dataset.labels)
     if isinstance(verdict, Verdict):
         ranking = verdict.ranking
-        rankings = {**rankings, **verdict.rankings}
+        rankings = {**rankings, **verdict.rankings}  # and its label odds
         findings = findings.with_probabilities(verdict.estimate.p_error, verdict.suggested)
     # A copy in memory: what is mapped may go with its folder.
     pred_probs = scores.pred_probs

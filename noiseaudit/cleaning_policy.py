@@ -22,8 +22,8 @@ class CleaningPolicy:
 
     Attributes:
         kind: "review", every label that looks wrong is left for a person to decide; "issues", every
-            such label goes; "confirmed", copies alone; "precision", as many as can go while this
-            share of them is expected to be wrong, by the audit's verdict; "share", "count" or
+            such label goes; "confirmed", copies alone; "precision", each label that is wrong
+            with at least this probability, by the audit's verdict; "share", "count" or
             "threshold": the most suspicious go, by their share of all, by number, or from a
             suspicion.
         amount: of the last four.

@@ -29,7 +29,7 @@ class Verdict:
     Attributes:
         estimate: of the number of wrong labels, and `p_error` of each.
         ranking: the headline, most suspicious first; `p_error` follows it.
-        rankings: of what was judged by its plants and is no detector of the audit, by name.
+        rankings: of all that was judged, by name: detectors, and of a network `label_odds`.
         trusted: the detectors that it is made of, the best first.
         auroc: by detector, of the plants among all other examples, in [0, 1]; best first.
         suggested: (n,) int64, the likeliest class that is not the given.
@@ -96,9 +96,9 @@ def reach_verdict(
     auroc = dict(sorted(auroc.items(), key=lambda item: -item[1]))
     trusted, suspicions = _combine(rounds, auroc)
     estimate = estimate_noise(
-        rounds.given, rounds.labels, suspicions, rounds.suggested, num_classes=num_classes,
-        weights=rounds.weights, most_weights=rounds.most_weights,
-        in_nats=rounds.is_left_out and trusted[0] == ODDS, seed=seed,
+        rounds.given, rounds.labels, _on_scale(suspicions, rounds, auroc), rounds.suggested,
+        num_classes=num_classes, weights=rounds.weights, most_weights=rounds.most_weights,
+        in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
     )  # fmt: skip
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
@@ -106,9 +106,7 @@ def reach_verdict(
         estimate=estimate,
         ranking=Ranking(trusted[0] if len(trusted) == 1 else "combined", ids, suspicions[0]),
         rankings={
-            name: Ranking(name, ids, rounds.suspicions[name][0])
-            for name in (ODDS,)
-            if not rounds.is_left_out
+            name: Ranking(name, ids, values[0]) for name, values in rounds.suspicions.items()
         },
         trusted=trusted,
         auroc=auroc,
@@ -142,16 +140,34 @@ def _combine(
     Their common suspicion has the values of the best one's, in the order of the mean log odds of
     ranks.
     """
-    from scipy.stats import rankdata
-
     best, *others = auroc
     members = (best, *(name for name in others if auroc[name] >= auroc[best] - _STRONG))
     values = rounds.suspicions[best]
     if len(members) == 1:
         return members, values
     together = np.mean([_log_odds_of_ranks(rounds.suspicions[name]) for name in members], axis=0)
-    places = rankdata(together, method="min", axis=1).astype(np.int64) - 1
-    return members, np.take_along_axis(np.sort(values, axis=1), places, axis=1)
+    return members, _with_values(together, values)
+
+
+def _on_scale(
+    suspicions: NDArray[np.float64], rounds: PlantedRounds, auroc: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """The suspicions in the same order, with the values of label odds where there are any.
+
+    An estimate needs a scale on which the right labels fall off at the top: a score that is the
+    same for all that was never predicted right has none.
+    """
+    if ODDS not in auroc or suspicions is rounds.suspicions[ODDS]:
+        return suspicions
+    return _with_values(suspicions, rounds.suspicions[ODDS])
+
+
+def _with_values(order: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r, n) `values` within each run, in the order of `order`; equals stay equal."""
+    from scipy.stats import rankdata
+
+    places = rankdata(order, method="average", axis=1).astype(np.int64) - 1
+    return np.take_along_axis(np.sort(values, axis=1), places, axis=1)
 
 
 def _along(suspicion: NDArray[np.float64], p_error: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -73,12 +73,14 @@ def test_ranking_csv_is_the_contracts(finished):
         "rank", "sample_id", "source", "given_label", "suggested_label", "suspicion",
         "is_label_issue", "reason",
     ]  # fmt: skip
-    assert list(frame.columns[8:]) == [*FREE, "p_error", "p_suggested", "kind"]
+    assert list(frame.columns[8:]) == [*FREE, "label_odds", "p_error", "p_suggested", "kind"]
     assert frame["rank"].tolist() == list(range(1, 1798))
     assert sorted(frame["sample_id"]) == list(range(1797))
     assert (frame["suspicion"].diff().dropna() <= 0).all()
     assert (frame["p_error"].diff().dropna() <= 1e-12).all()
-    assert (frame["p_suggested"] <= frame["p_error"]).all()
+    other = frame["suggested_label"] != frame["given_label"]
+    assert (frame["p_suggested"] <= frame["p_error"])[other].all()
+    np.testing.assert_allclose((frame["p_suggested"] + frame["p_error"])[~other], 1)
     row = frame.iloc[0]
     assert str(row["given_label"]) == str(report.dataset.labels[row["sample_id"]])
     own = report.to_frame()

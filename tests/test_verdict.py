@@ -1,0 +1,205 @@
+"""The verdict of an audit: rounds with plants, which detector is trusted, what is flagged."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import noiseaudit as na
+from noiseaudit.cleaning_policy import CleaningPolicy
+from noiseaudit.cli import main
+from noiseaudit.detector import create_detectors
+from noiseaudit.errors import NoiseAuditWarning, UsageError
+from noiseaudit.label_noise import flip_uniform
+from noiseaudit.planted_rounds import ODDS, PlantedRounds, judged_by_plants, why_no_rounds
+from noiseaudit.precision import flag_at_precision
+from noiseaudit.verdict import reach_verdict
+from noiseaudit.verdict_presentation import verdict_sentence, verdict_summary
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    clean = na.load("digits")
+    return clean.with_labels(flip_uniform(clean.labels, 10, 0.1, seed=0)), clean.labels
+
+
+@pytest.fixture(scope="module")
+def audited(noisy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("verdict") / "out"
+    return na.audit(noisy[0], out=out, epochs=20, threads=1, duplicates=False), out
+
+
+def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
+    """One round: `good` tells wrong labels from right ones, `weak` a little, `blind` not."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, k, n)
+    given = np.where(random.random(n) < rate, (true + 1) % k, true)
+    labels = np.stack([given, given])
+    plants = random.permutation(np.flatnonzero(given == true))[:150]
+    labels[1, plants] = (given[plants] + 2) % k
+    wrong = labels != true
+    noise = random.standard_normal((3, *labels.shape))
+    suspicions = {
+        "blind": noise[0],
+        "weak": noise[1] + wrong,
+        "good": noise[2] + 5 * wrong,
+        **{name: function(wrong, noise) for name, function in scores.items()},
+    }
+    suggested = np.where(wrong, true, (labels + 1) % k)
+    weights = np.zeros(labels.shape)
+    weights[1, plants] = 1
+    found = PlantedRounds(
+        given=given, labels=labels, suspicions=suspicions, suggested=suggested,
+        sureness=np.full(labels.shape, 0.9, np.float32), weights=weights,
+        most_weights=np.zeros(labels.shape), is_left_out=False, seconds=1.0,
+    )  # fmt: skip
+    return found, wrong[0], true
+
+
+def test_the_detector_that_finds_the_plants_is_trusted_and_counts_the_wrong_labels():
+    found, wrong, true = rounds()
+    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
+    assert list(verdict.auroc) == ["good", "weak", "blind"]
+    assert verdict.trusted == ("good",)
+    assert verdict.ranking.detector == "good"
+    assert verdict.auroc["good"] > 0.9 > verdict.auroc["weak"]
+    assert verdict.estimate.rate.value == pytest.approx(wrong.mean(), rel=0.15)
+    order = verdict.ranking.order
+    assert (np.diff(verdict.estimate.p_error[order]) <= 1e-12).all()
+    assert verdict.threshold.count == verdict.is_flagged.sum()
+    assert wrong[verdict.is_flagged].mean() >= 0.9
+    # The suggested label is always the true one: its probability is that of being wrong, nearly.
+    assert (verdict.suggested[wrong] == true[wrong]).all()
+    close = verdict.suggested_prob[wrong] / np.maximum(verdict.estimate.p_error[wrong], 1e-9)
+    assert (close > 0.9).all()
+    assert (close <= 1).all()
+
+
+def test_equals_are_combined_and_weak_members_are_left_out():
+    found, wrong, _ = rounds(other=lambda wrong, noise: 5 * wrong + noise[0])
+    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
+    assert set(verdict.trusted) == {"good", "other"}
+    assert verdict.ranking.detector == "combined"
+    from noiseaudit.evaluation import auroc
+
+    single = [auroc(found.suspicions[name][0], wrong) for name in verdict.trusted]
+    assert auroc(verdict.ranking.scores, wrong) > max(single)
+    # The values are those of the best, in another order.
+    best = np.sort(found.suspicions[verdict.trusted[0]][0])
+    np.testing.assert_allclose(np.sort(verdict.ranking.scores), best)
+
+
+def test_without_evidence_no_number_is_given():
+    found, wrong, _ = rounds()
+    blind = replace(found, suspicions={"blind": found.suspicions["blind"]})
+    with pytest.warns(NoiseAuditWarning, match="not to be trusted"):
+        verdict = reach_verdict(blind, np.arange(len(wrong)), 4)
+    assert not verdict.estimate.is_supported
+    assert "cannot be said" in verdict_sentence(verdict)
+    assert verdict_summary(verdict, wrong).cautions == ()
+
+
+def test_sentences_say_how_many_how_sure_and_what_to_flag():
+    found, wrong, _ = rounds()
+    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
+    rate = verdict.estimate.rate
+    count, low, high = (round(share * len(wrong)) for share in rate)
+    text = verdict_sentence(verdict)
+    assert text.startswith(f"About {count:,} of 3,000 labels are wrong ({rate.value:.1%}, 95%")
+    assert f"interval {low:,} to {high:,})" in text
+    assert f"the {verdict.threshold.count:,} most suspicious: expected precision 0.9" in text
+    none, _, _ = rounds(rate=0.0)
+    clean = reach_verdict(none, np.arange(len(wrong)), 4)
+    assert verdict_sentence(clean).startswith("Hardly any of 3,000 labels is wrong")
+    assert "No label can be flagged" in verdict_sentence(clean)
+    doubtful = verdict_summary(clean, np.ones(3000, bool))
+    assert "3,000 labels" in doubtful.cautions[0]
+    assert "good is trusted" in doubtful.recommendation
+
+
+def test_what_takes_further_trainings_is_not_judged():
+    digits = na.load("digits", limit=300)
+    names = ["random", "cumulative_loss", "cscore", "curvature", "self_confidence"]
+    judged = judged_by_plants(create_detectors(names), digits)
+    assert [item.name for item in judged] == ["cumulative_loss"]
+    assert "no detector asked for" in why_no_rounds(create_detectors(["random"]), digits)
+    assert "too few" in why_no_rounds(judged, na.load("digits", limit=30))
+    alone = digits.with_labels(np.zeros(300, np.int64))
+    assert "two classes" in why_no_rounds(judged, alone)
+
+
+def test_an_audit_opens_with_the_verdict(audited, noisy):
+    report, out = audited
+    verdict, wrong = report.verdict, noisy[0].labels != noisy[1]
+    assert verdict.estimate.rate.value == pytest.approx(wrong.mean(), rel=0.25)  # measured 5%
+    assert verdict.estimate.rate.low <= wrong.mean() <= verdict.estimate.rate.high
+    assert wrong[verdict.is_flagged].mean() > 0.85
+    assert {"cumulative_loss", ODDS} <= set(verdict.auroc)
+    assert report.document.headline == verdict_sentence(verdict)
+    assert report.document.verdict.sentence in report.to_html().replace("&#39;", "'")
+    stored = json.loads((out / "manifest.json").read_text())["results"]["verdict"]
+    assert stored["rate"] == verdict.estimate.rate.value
+    assert stored["flagged"] == verdict.threshold.count
+    with (out / "ranking.csv").open() as file:
+        first = next(iter(csv.DictReader(file)))
+    assert float(first["p_error"]) > 0.9 >= 0.1 > 1 - float(first["p_error"])
+    assert first["kind"] == "mislabelled"
+    row = int(np.flatnonzero(noisy[0].ids == int(first["sample_id"]))[0])
+    assert noisy[1][row] == int(first["suggested_label"])
+
+
+def test_running_again_plants_the_same_and_trains_nothing(audited, noisy, monkeypatch):
+    report, out = audited
+    from noiseaudit.training import loop
+
+    monkeypatch.setattr(loop, "_train_epoch", lambda *_: pytest.fail("trained again"))
+    again = na.audit(noisy[0], out=out, epochs=20, threads=1, duplicates=False, precision=0.5)
+    same = again.verdict.estimate.p_error
+    assert same.tobytes() == report.verdict.estimate.p_error.tobytes()
+    assert again.verdict.threshold.count > report.verdict.threshold.count
+
+
+def test_a_plan_acts_at_a_precision_and_relabels_where_it_is_sure(audited, noisy):
+    report, _ = audited
+    wrong = noisy[0].labels != noisy[1]
+    plan = report.plan.with_policy(CleaningPolicy.parse("precision:0.9", min_per_class=0))
+    assert ((plan.actions == "remove") == report.verdict.is_flagged).all()
+    sure = CleaningPolicy.parse("precision:0.9", relabel_above=0.8, min_per_class=0)
+    plan = report.plan.with_policy(sure)
+    relabelled = plan.actions == "relabel"
+    assert relabelled.sum() > 50
+    assert (plan.new_labels[relabelled] == noisy[1][relabelled]).mean() > 0.9
+    assert wrong[plan.actions == "remove"].mean() > 0.8
+    without = na.audit(na.load("digits", limit=100), epochs=1, duplicates=False)
+    assert without.verdict is None
+    assert "too few" in without.document.notes[0]
+    with pytest.raises(UsageError, match="needs the verdict"):
+        without.plan.with_policy(CleaningPolicy.parse("precision:0.9"))
+
+
+def test_each_flag_reaches_the_precision():
+    p = np.array([0.99, 0.95, 0.7, 0.7, 0.1])
+    assert flag_at_precision(p, 0.9).tolist() == [True, True, False, False, False]
+    assert flag_at_precision(p, 0.7).tolist() == [True, True, True, True, False]
+    assert not flag_at_precision(p, 1.0).any()
+    for precision in (0, 1.5, np.nan):
+        with pytest.raises(UsageError, match="precision must be in"):
+            flag_at_precision(p, precision)
+
+
+def test_command_says_whom_it_trusts(tmp_path, capsys):
+    options = ["--out", str(tmp_path / "o"), "--epochs", "2", "--no-duplicates", "--limit", "900"]
+    assert main(["audit", "digits", *options, "--recommend"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "trusted" in shown
+    assert "flips planted among the labels" in shown
+    assert main(["audit", "digits", *options, "--json"]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["verdict"]["rate"] <= 1
+    assert main(["audit", "digits", *options, "--no-verdict", "--recommend"]) == 2
+    assert "--no-verdict leaves it out" in capsys.readouterr().err
+    assert main(["audit", "digits", *options, "--precision", "1.5"]) == 2
+    assert "precision must be in" in capsys.readouterr().err
+    assert main(["audit", "digits", *options, "--no-verdict", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "none was asked for"
