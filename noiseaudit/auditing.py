@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -87,9 +88,9 @@ def audit(
             audit starts again from the beginning.
         detectors: names, or instances where options are wanted; default: all that a training run
             serves at no further cost, and of vectors those that look at embeddings. The headline is
-            what the verdict trusts most of these; without a verdict `loo_consistency` of encoded
-            pictures, `cumulative_loss` of all else, and the first detector where that is not among
-            them.
+            what the verdict trusts most of these, and of the label odds of a network; without a
+            verdict `loo_consistency` of encoded pictures, `cumulative_loss` of all else, and the
+            first detector where that is not among them.
         folds: of the cross-validation, which is run only if a chosen detector needs
             out-of-sample `pred_probs`.
         runs: models of the C-scores, which are trained only if a chosen detector needs them.
@@ -172,7 +173,9 @@ def audit(
             keep_features=plan.has_features and encoded.embeddings is None,
             progress=progress,
         )
-        reached, why_not = None, "" if verdict else "none was asked for"
+        if not resume:
+            shutil.rmtree(folder / "planted", ignore_errors=True)
+        reached, why_not = None, "" if verdict else "it was not asked for"
         judged = judged_by_plants(chosen, encoded.dataset)
         if not why_not and not (why_not := why_no_rounds(judged, encoded.dataset)):
             rounds = run_planted_rounds(
@@ -187,6 +190,10 @@ def audit(
             reached = reach_verdict(
                 rounds, dataset.ids, dataset.num_classes, precision=precision, seed=seed
             )
+            if not reached.estimate.is_supported:
+                best = max(reached.auroc.values())
+                why_not = f"no detector tells planted flips from the rest (AUROC {best:.2f})"
+                reached = None
         found = None
         if duplicates and dataset.kind == "images":
             found = scan_duplicates(
@@ -217,7 +224,9 @@ def _assemble(
     if isinstance(verdict, Verdict):
         ranking = verdict.ranking
         rankings = {**rankings, **verdict.rankings}  # and its label odds
-        findings = findings.with_probabilities(verdict.estimate.p_error, verdict.suggested)
+        findings = findings.with_probabilities(
+            verdict.estimate.p_error, verdict.suggested, verdict.sureness
+        )
     # A copy in memory: what is mapped may go with its folder.
     pred_probs = scores.pred_probs
     pred_probs = np.array(pred_probs) if pred_probs.nbytes < 2**30 else pred_probs
@@ -227,7 +236,7 @@ def _assemble(
         reasons = [found.reason(int(row)) for row in rows]
         findings = findings.with_conflicts(rows, believed, dataset.labels, reasons)
     p_error = verdict.estimate.p_error if isinstance(verdict, Verdict) else None
-    findings = explain_findings(encoded, scores, findings, p_error)
+    findings = explain_findings(encoded, scores, findings, ranking, p_error)
     manifest = {
         **manifest,
         "status": "done",
@@ -237,7 +246,11 @@ def _assemble(
             "skipped": len(dataset.skipped),
             "conflicts": None if found is None else int(found.is_conflict.sum()),
             "headline": ranking.detector,
-            "verdict": verdict if isinstance(verdict, str) else verdict.told(),
+            "verdict": (
+                {"reached": False, "why": verdict}
+                if isinstance(verdict, str)
+                else {"reached": True, **verdict.told()}
+            ),
             "training_seconds": run.training_seconds,
             "watching_seconds": run.watching_seconds,
             "cross_validation_seconds": scores.cross_validation_seconds,

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from noiseaudit.errors import UsageError, check_name
+from noiseaudit.precision import check_precision
 
 __all__ = ["POLICIES", "CleaningPolicy"]
 
 POLICIES = ("review", "issues", "confirmed", "precision", "share", "count", "threshold")
 _WITH_AMOUNT = ("precision", "share", "count", "threshold")
-_SHARES = ("precision", "share")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class CleaningPolicy:
         if (self.amount is None) == (self.kind in _WITH_AMOUNT):
             form = f"{self.kind}:NUMBER" if self.kind in _WITH_AMOUNT else self.kind
             raise UsageError(f"policy {self.kind} is written {form!r}; got {self.text!r}")
-        if self.kind in _SHARES and not 0 <= (self.amount or 0) <= 1:
-            raise UsageError(f"{self.kind} must be in [0, 1]; got {self.amount:g}")
+        if self.kind == "precision":
+            check_precision(self.amount or 0)
+        if self.kind == "share" and not 0 <= (self.amount or 0) <= 1:
+            raise UsageError(f"share must be in [0, 1]; got {self.amount:g}")
         if self.kind == "count" and ((self.amount or 0) < 0 or (self.amount or 0) % 1):
             raise UsageError(f"count must be a whole number from 0; got {self.amount:g}")
         if self.relabel_above is not None and not 0 <= self.relabel_above <= 1:

@@ -63,18 +63,23 @@ class Findings:
         return f"agrees with {given} ({mine:.0%})"
 
     def with_probabilities(
-        self, p_error: NDArray[np.float64], suggested: NDArray[np.int64]
+        self,
+        p_error: NDArray[np.float64],
+        suggested: NDArray[np.int64],
+        sureness: NDArray[np.float32],
     ) -> Findings:
         """The same findings, and every label that is more likely wrong than right looks wrong.
 
         Args:
             p_error: (n,) in [0, 1], that the given label is wrong.
             suggested: (n,) int64, the likeliest class that is not the given label.
+            sureness: (n,) in [0, 1], its probability if the given label is wrong.
         """
         more = (p_error >= 0.5) & ~self.is_label_issue
         return replace(
             self,
             suggested=np.where(more, suggested, self.suggested),
+            suggested_prob=np.where(more, sureness * (1 - self.given_prob), self.suggested_prob),
             is_label_issue=self.is_label_issue | more,
         )
 

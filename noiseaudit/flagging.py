@@ -11,18 +11,22 @@ from noiseaudit.encoders.stage import EncodedSource
 from noiseaudit.findings import Findings
 from noiseaudit.flag_reasons import explain_flags
 from noiseaudit.picture_vectors import picture_vectors
+from noiseaudit.ranking import Ranking
 from noiseaudit.scoring import Scores
 
 __all__ = ["explain_findings"]
+
+_MOST = 20_000  # flags, each of which is compared with all examples
 
 
 def explain_findings(
     encoded: EncodedSource,
     scores: Scores,
     findings: Findings,
+    ranking: Ranking,
     p_error: NDArray[np.float64] | None,
 ) -> Findings:
-    """The same findings with the kind of each flag, and a sentence.
+    """The same findings with the kind of each flag, and a sentence; of the first 20,000 flags.
 
     Without an encoder pictures are compared by `picture_vectors`, and by the features of the last
     epoch, where the model has any; tables by their standardised columns.
@@ -35,10 +39,12 @@ def explain_findings(
     if vectors is None:
         vectors = dataset.inputs if is_table else picture_vectors(dataset.inputs)
     is_judged_by_run = scores.left_out_probs is None
+    flagged = findings.is_label_issue.copy()
+    flagged[ranking.order[np.flatnonzero(flagged[ranking.order])[_MOST:]]] = False
     found = explain_flags(
         dataset.labels,
         scores.pred_probs,
-        findings.is_label_issue,
+        flagged,
         confirmed=np.isin(np.arange(len(dataset)), list(findings.confirmed)),
         correct_history=run.correct_history if is_judged_by_run else None,
         vectors=vectors,
@@ -51,4 +57,10 @@ def explain_findings(
         int(row): found.sentence(int(row), names, int(labels[row]))
         for row in np.flatnonzero(found.kind != "")
     }
+    if p_error is not None:
+        for row in np.flatnonzero(flagged & (found.kind == "") & (p_error >= 0.5)).tolist():
+            told[row] = (
+                f"scores like a wrong label ({p_error[row]:.0%}), though the model agrees with "
+                f"{names[labels[row]]}"
+            )
     return replace(findings, explained=told, kind=found.kind)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit.errors import UsageError
+from noiseaudit.precision import check_precision
 from noiseaudit.seeding import generator
 
 __all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "quantiles"]
@@ -16,6 +16,8 @@ __all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "quantiles"]
 TOLD_APART = 0.65
 """AUROC of plants below which no number is to be trusted."""
 
+_CHANCE, _ALL = 0.5, 0.9
+_ROUGH, _DOUBTFUL = 0.3, 0.05  # chosen on digits and Fashion-MNIST, seed 0
 _DRAWS = 20  # of the number wrong, for each resample
 
 
@@ -62,7 +64,7 @@ class NoiseEstimate:
             (`plant_rivals`), which is far more where a model is weak.
         per_class: by given label, expected number of wrong labels; (k,) each.
         per_pair: (k, k) each: suggested c, given j.
-        plants: how many there were, in all rounds.
+        plants: how many there were that count, in all rounds.
         auroc: of the plants among all others, in [0, 1].
         confidence: of all intervals.
     """
@@ -81,8 +83,24 @@ class NoiseEstimate:
 
     @property
     def is_supported(self) -> bool:
-        """Whether the scores tell plants from the rest well enough for a number."""
-        return self.auroc >= TOLD_APART
+        """Whether the scores tell plants from the rest well enough for a number.
+
+        More than by chance, of which there is the more the fewer plants there are, and so that not
+        nearly all labels may be wrong.
+        """
+        return self.auroc >= TOLD_APART + _CHANCE / self.plants**0.5 and self.most < _ALL
+
+    @property
+    def is_close(self) -> bool:
+        """Whether so few right labels look like wrong ones that the rate is more than a guess.
+
+        That is whether `most` is above the rate by at most 5% of all labels, or 30% of the rate.
+        Where a model finds more examples doubtful, rates were off by up to several times
+        (`benchmarks/verdict.py`); `most` was not below the truth.
+        """
+        return self.is_supported and (
+            self.most - self.rate.value <= max(_DOUBTFUL, _ROUGH * self.rate.value)
+        )
 
     def threshold(self, precision: float = 0.9, *, each: bool = True) -> Threshold:
         """How many can be flagged, most probable first, of which `precision` are wrong.
@@ -96,8 +114,7 @@ class NoiseEstimate:
         Raises:
             UsageError: if the precision is outside (0, 1].
         """
-        if not 0 < precision <= 1:
-            raise UsageError(f"precision must be in (0, 1]; got {precision}")
+        check_precision(precision)
         order = np.argsort(-self.p_error, kind="stable")
         sorted_p = self.p_error[order]
         means = np.cumsum(sorted_p) / np.arange(1, len(order) + 1)

@@ -205,7 +205,7 @@ def estimate_noise(
         most=max(found.most, _most(arrays, most_weights)),
         per_class=_around(found.per_pair.sum(axis=0), deviation[1], confidence),
         per_pair=_around(found.per_pair, deviation[0], confidence),
-        plants=int(arrays.is_planted.sum()),
+        plants=int((arrays.is_planted & (arrays.weights > 0)).sum()),
         auroc=sample.auroc,
         confidence=confidence,
         _bins=np.where(valid, sample.bins, -1).astype(np.int16),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector, needs_of
-from noiseaudit.errors import UsageError
+from noiseaudit.errors import ManifestMismatchError, UsageError
 from noiseaudit.label_channel import (
     LabelChannel,
     count_label_channel,
@@ -56,7 +57,7 @@ class PlantedRounds:
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
         most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
         is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
-        seconds: of all rounds, next to nothing where they were reused.
+        seconds: of training in all rounds, or of the ridges.
     """
 
     given: NDArray[np.int64]
@@ -144,24 +145,25 @@ def run_planted_rounds(
     rounds, share = _rounds(dataset)
     plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
     planted, most = _with_rivals(given, plain, channel, scores, plan.seed)
-    runs, seconds = [(scores.rankings, scores.pred_probs)], time.perf_counter()
+    runs, began, trained = [(scores.rankings, scores.pred_probs)], time.perf_counter(), 0.0
     for number, labels in enumerate(planted, start=1):
         flipped = int((labels != given).sum())
         logger.info("round %d of %d, with %d labels flipped", number, rounds, flipped)
         if dataset.encoder:
             runs.append(rank_embeddings(dataset.with_labels(labels), plan, detectors))
             continue
-        again = score_examples(
+        again = _train_round(
             dataset.with_labels(labels), plan, detectors, folder / f"round_{number}",
             resume=resume, progress=progress,
         )  # fmt: skip
+        trained += again.run.training_seconds
         runs.append((again.rankings, again.pred_probs))
     every = np.vstack([given, planted])
     told = [_preferred(probs, labels) for (_, probs), labels in zip(runs, every, strict=True)]
     suspicions = {
         d.name: np.stack([rankings[d.name].scores for rankings, _ in runs]) for d in detectors
     }
-    if scores.left_out_probs is None:
+    if ODDS not in suspicions and scores.left_out_probs is None:
         suspicions[ODDS] = np.stack([
             np.concatenate([
                 channel.log_odds(log_of_probs(probs[part]), labels[part])[0]
@@ -179,13 +181,35 @@ def run_planted_rounds(
         weights=np.vstack([np.zeros(n), weights]),
         most_weights=np.vstack([np.zeros(n), most]),
         is_left_out=scores.left_out_probs is not None,
-        seconds=time.perf_counter() - seconds,
+        seconds=time.perf_counter() - began if dataset.encoder else trained,
     )
+
+
+def _sample(probs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Rows that a channel is made from and rivals are drawn from: all, but of large data."""
+    return spread_rows(len(probs), min(_SAMPLE, _BLOCK_ELEMENTS // probs.shape[1]))
 
 
 def _blocks(probs: NDArray[np.float32]) -> list[slice]:
     block = max(1, _BLOCK_ELEMENTS // max(1, probs.shape[1]))
     return [slice(start, start + block) for start in range(0, len(probs), block)]
+
+
+def _train_round(
+    dataset: LabeledDataset,
+    plan: TrainingPlan,
+    detectors: Sequence[Detector],
+    folder: Path,
+    *,
+    resume: bool,
+    progress: bool,
+) -> Scores:
+    """A round; what `folder` holds of other plants is of no use to anybody."""
+    try:
+        return score_examples(dataset, plan, detectors, folder, resume=resume, progress=progress)
+    except ManifestMismatchError:
+        shutil.rmtree(folder)
+        return score_examples(dataset, plan, detectors, folder, progress=progress)
 
 
 def _channel(scores: Scores, given: NDArray[np.int64]) -> tuple[LabelChannel, NDArray[np.float64]]:
@@ -195,7 +219,7 @@ def _channel(scores: Scores, given: NDArray[np.int64]) -> tuple[LabelChannel, ND
     its likeliest class for the true one.
     """
     probs = scores.pred_probs
-    some = spread_rows(len(given), _SAMPLE)
+    some = _sample(probs)
     if scores.left_out_probs is None:
         likely = [probs[part].argmax(axis=1) == given[part] for part in _blocks(probs)]
         channel = count_label_channel(probs[some], given[some])
@@ -215,7 +239,7 @@ def _with_rivals(
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The rounds with plants between classes too, and (r, n) weights of those."""
-    some = spread_rows(len(given), _SAMPLE)
+    some = _sample(scores.pred_probs)
     share = _RIVALS / len(planted) * len(given) / len(some)
     likely = channel.probs(log_of_probs(scores.pred_probs[some]))
     both, weights = planted.copy(), np.zeros(planted.shape)

@@ -69,7 +69,7 @@ def class_summaries(
 ) -> tuple[ClassSummary, ...]:
     """Examples and label issues per class, in class order; classes without examples left out."""
     expected: list[tuple[float, ...]] = [()] * dataset.num_classes
-    if verdict is not None and verdict.estimate.is_supported:
+    if verdict is not None and verdict.estimate.is_close:
         expected = [tuple(item) for item in np.transpose(verdict.estimate.per_class).tolist()]
     examples = np.bincount(dataset.labels, minlength=dataset.num_classes)
     issues = np.bincount(dataset.labels[findings.is_label_issue], minlength=dataset.num_classes)
@@ -194,7 +194,7 @@ def _pairs(
     dataset: LabeledDataset, findings: Findings, verdict: Verdict | None
 ) -> tuple[PairSummary, ...]:
     expected: dict[tuple[int, int], tuple[float, ...]] = {}
-    if verdict is not None and verdict.estimate.is_supported:
+    if verdict is not None and verdict.estimate.is_close:
         numbers = np.stack(verdict.estimate.per_pair)  # (3, suggested, given)
         likely = np.argwhere(numbers[0] >= 0.5).tolist()
         expected = {(given, other): tuple(numbers[:, other, given]) for other, given in likely}

@@ -177,7 +177,7 @@ def _numbers(path: Path, values: NDArray[Any], dtype: type, name: str) -> NDArra
 
 
 def _read_p_error(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    way_out = "run the audit anew, with the estimate of wrong labels"
+    way_out = "it takes an audit that reached a verdict; report.html says why this one did not"
     found = _read_table(path, ("sample_id", "p_error"), way_out)
     if (found["p_error"] == "").any():
         raise DataError(f"{path} has no p_error for some examples: {way_out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from noiseaudit.errors import NoiseAuditWarning
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
@@ -24,7 +26,7 @@ _PRIOR = 4.0  # plants that the calibration of suggestions starts from
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What planted flips say of n labels.
+    """What planted flips say of n labels; nothing where `estimate.is_supported` is false.
 
     Attributes:
         estimate: of the number of wrong labels, and `p_error` of each.
@@ -33,6 +35,8 @@ class Verdict:
         trusted: the detectors that it is made of, the best first.
         auroc: by detector, of the plants among all other examples, in [0, 1]; best first.
         suggested: (n,) int64, the likeliest class that is not the given.
+        sureness: (n,) float32 in [0, 1], the model's probability of that class if the label is
+            wrong.
         suggested_prob: (n,) float64 in [0, 1], that the label is wrong and this one right.
         precision: that was asked for.
         threshold: how many can be flagged at it.
@@ -45,6 +49,7 @@ class Verdict:
     trusted: tuple[str, ...]
     auroc: Mapping[str, float]
     suggested: NDArray[np.int64]
+    sureness: NDArray[np.float32]
     suggested_prob: NDArray[np.float64]
     precision: float
     threshold: Threshold
@@ -61,7 +66,8 @@ class Verdict:
         return {
             "rate": rate.value, "rate_low": rate.low, "rate_high": rate.high,
             "rate_at_most": self.estimate.most, "confidence": self.estimate.confidence,
-            "is_supported": self.estimate.is_supported, "plants": self.estimate.plants,
+            "is_close": self.estimate.is_close,
+            "plants": self.estimate.plants,
             "trusted": list(self.trusted), "auroc_of_plants": dict(self.auroc),
             "precision": self.precision, "flagged": found.count,
             "expected_precision": _number(found.precision.value),
@@ -95,11 +101,13 @@ def reach_verdict(
     auroc = {name: _auroc(values, rounds) for name, values in rounds.suspicions.items()}
     auroc = dict(sorted(auroc.items(), key=lambda item: -item[1]))
     trusted, suspicions = _combine(rounds, auroc)
-    estimate = estimate_noise(
-        rounds.given, rounds.labels, _on_scale(suspicions, rounds, auroc), rounds.suggested,
-        num_classes=num_classes, weights=rounds.weights, most_weights=rounds.most_weights,
-        in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
-    )  # fmt: skip
+    with warnings.catch_warnings():  # that it is not supported is for the caller to say
+        warnings.simplefilter("ignore", NoiseAuditWarning)
+        estimate = estimate_noise(
+            rounds.given, rounds.labels, _on_scale(suspicions, rounds, auroc), rounds.suggested,
+            num_classes=num_classes, weights=rounds.weights, most_weights=rounds.most_weights,
+            in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
+        )  # fmt: skip
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(
@@ -111,6 +119,7 @@ def reach_verdict(
         trusted=trusted,
         auroc=auroc,
         suggested=rounds.suggested[0],
+        sureness=rounds.sureness[0],
         suggested_prob=estimate.p_error * right,
         precision=precision,
         threshold=estimate.threshold(precision),

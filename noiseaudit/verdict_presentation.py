@@ -12,8 +12,6 @@ from noiseaudit.verdict import Verdict
 
 __all__ = ["recommendation", "verdict_sentence", "verdict_summary"]
 
-_BEYOND = 1.5  # times the upper end of the estimate, from which further doubtful labels are told of
-
 
 def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> VerdictSummary:
     """What the report opens with.
@@ -37,16 +35,16 @@ def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> Verd
 def verdict_sentence(verdict: Verdict) -> str:
     """How many labels are wrong, how sure that is, and what can be flagged."""
     estimate, n = verdict.estimate, len(verdict.ranking)
-    if not estimate.is_supported:
-        best = max(verdict.auroc.values())
-        return (
-            f"How many of {n:,} labels are wrong cannot be said: no detector tells planted flips "
-            f"from the rest (AUROC {best:.2f} at best)."
-        )
     rate = estimate.rate
     count, low, high = (round(share * n) for share in rate)
     interval = f"{estimate.confidence:.0%} interval"
-    if count == 0:
+    if not estimate.is_close:
+        text = (
+            f"At most {round(estimate.most * n):,} of {n:,} labels are wrong "
+            f"({estimate.most:.1%}), about {count:,} if mistakes fall on any example: a rough "
+            "number, since the model finds many examples doubtful"
+        )
+    elif count == 0:
         text = (
             f"Hardly any of {n:,} labels is wrong: none is expected, at most {high:,} ({interval})"
         )
@@ -70,22 +68,22 @@ def _flagged(verdict: Verdict) -> str:
 
 
 def _cautions(verdict: Verdict, issues: int) -> list[str]:
-    estimate, n = verdict.estimate, len(verdict.ranking)
-    found = []
-    if estimate.is_supported and issues > _BEYOND * estimate.rate.high * n + 1:
-        found.append(
-            f"The model prefers another class for {issues:,} labels, more than the estimate "
-            "accounts for: the others lie on examples that it finds ambiguous. A mistake on such "
-            "an example looks the same as a right label there, so up to so many labels may be "
-            "wrong; the reasons say which to look at."
-        )
-    return found
+    estimate = verdict.estimate
+    if estimate.is_close:
+        return []
+    return [
+        f"The model prefers another class for {issues:,} labels. Where it is unsure of an example, "
+        "a wrong label looks the same as a right one: the number, and the precision of what is "
+        "flagged, may be off there. A better encoder or model, or a review of some labels "
+        "(noiseaudit report DIR --decisions FILE), tells more."
+    ]
 
 
 def recommendation(verdict: Verdict) -> str:
     """Which detector was trusted, and why."""
     best = verdict.auroc
-    listed = ", ".join(f"{name} {auroc:.4f}" for name, auroc in list(best.items())[:5])
+    shown = max(5, len(verdict.trusted))
+    listed = ", ".join(f"{name} {auroc:.4f}" for name, auroc in list(best.items())[:shown])
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
     if len(verdict.trusted) == 1:
         text = f"{verdict.trusted[0]} is trusted: it finds {planted} best"

@@ -284,7 +284,7 @@ def test_an_audit_without_error_probabilities_says_what_to_do(folder, tmp_path):
         for row in rows:
             del row["p_error"]
         write(out / "ranking.csv", rows)
-        with pytest.raises(DataError, match="no column 'p_error': run the audit anew"):
+        with pytest.raises(DataError, match="no column 'p_error': it takes an audit that reached"):
             na.review_audit(out, decisions)
     finally:
         (out / "ranking.csv").write_text(kept)

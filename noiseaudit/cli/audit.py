@@ -91,7 +91,7 @@ def audit(
     debug: options.Debug = False,
     json: options.Json = False,
 ) -> None:
-    """Train once on the labels as they are and rank the ones not to trust.
+    """Train on the labels as they are, rank the ones not to trust, and say how many are wrong.
 
     Photographs are looked at through a frozen encoder where there is no GPU; see --encoder.
 
@@ -180,9 +180,11 @@ def _files(report: AuditReport, out: Path) -> dict[str, str]:
 def _print_json(report: AuditReport, out: Path) -> None:
     import json
 
+    document = report.document
     summary: dict[str, Any] = {
         "command": "audit",
         **report.manifest["results"],
+        "recommendation": document.verdict.recommendation if document.verdict else None,
         "encoder": report.manifest["encoder"],
         "classes": [vars(item) for item in report.document.classes],
         "top": [
@@ -195,6 +197,8 @@ def _print_json(report: AuditReport, out: Path) -> None:
                 "suspicion": item.suspicion,
                 "is_label_issue": item.is_label_issue,
                 "reason": item.reason,
+                "p_error": item.p_error,
+                "kind": item.kind,
             }
             for item in report.document.suspects[:_SHOWN]
         ],
@@ -233,7 +237,10 @@ def _print_summary(report: AuditReport, out: Path, *, recommend: bool) -> None:
     if len(by_issues) > _SHOWN:
         console.print(f"... and {len(by_issues) - _SHOWN:,} more classes, in the report")
     console.print(Text(f"\n{document.headline}"))
-    if document.verdict is not None:
+    verdict = report.manifest["results"]["verdict"]
+    if document.verdict is None:
+        console.print(Text(f"How many labels are wrong was not estimated: {verdict['why']}."))
+    else:
         for line in (*document.verdict.cautions, *([document.verdict.recommendation] * recommend)):
             console.print(Text(line))
     for name, path in _files(report, out).items():
