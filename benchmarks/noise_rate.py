@@ -32,9 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _noise_estimators import MAPS, calibration_error, rates_of_probs
 from _results import RESULTS, save, table
-from cleanlab.count import num_label_issues
-from sklearn.mixture import GaussianMixture
 
 import noiseaudit as na
 from noiseaudit.detector import training_statistics
@@ -48,19 +47,12 @@ from noiseaudit.training.run import run_training
 
 RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
 NOISES = ("uniform", "pair", "asymmetric", "instance")
-DIGIT_MAP = {2: 7, 3: 8, 5: 6, 6: 5, 7: 1}
-MAPS = {
-    "fashion_mnist": {0: 6, 2: 4, 4: 2, 5: 7, 9: 7},
-    "cifar10": {9: 1, 2: 0, 4: 7, 3: 5, 5: 3},
-    "photos": {0: 1, 2: 3, 4: 5, 5: 4, 6: 7},
-}
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sets": ("digits",), "noises": ("pair",), "rates": (0.2,), "limit": 200},
     "cpu": {"sets": ("digits",), "noises": NOISES, "rates": RATES, "limit": 5000},
 }
 LOO = {"rounds": 4, "share": 0.02, "rivals": 0.01}
 TRAINED = {"rounds": 1, "share": 0.02, "rivals": 0.02}  # one more training run: twice an audit
-BINS = 10  # of the calibration error
 
 # (dataset, planted or not) -> class scores, probabilities, other suspicions by name
 Run = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
@@ -84,28 +76,6 @@ def trained_run(data: na.LabeledDataset) -> Run:
         names = ("area_under_margin",)
         found = {d.name: d.rank(evidence).scores for d in na.create_detectors(names)}
     return log_of_probs(probs), probs, found
-
-
-def calibration_error(p: np.ndarray, is_wrong: np.ndarray) -> float:
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, p - is_wrong, BINS)
-    return float(np.abs(gaps).sum() / len(p))
-
-
-def others(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Rates that other estimators give, from the same probabilities."""
-    n, rows = len(labels), np.arange(len(labels))
-    rest = probs.astype(np.float64)
-    given = np.log(np.maximum(rest[rows, labels], 1e-12))
-    rest[rows, labels] = 0
-    margin = (np.log(np.maximum(rest.max(axis=1), 1e-12)) - given)[:, None]
-    mixture = GaussianMixture(2, random_state=0).fit(margin)
-    high = int(np.argmax(mixture.means_[:, 0]))
-    return {
-        "cleanlab": num_label_issues(labels, probs) / n,
-        "log_margin_mixture": float(mixture.predict_proba(margin)[:, high].mean()),
-        "prediction_differs": float((probs.argmax(axis=1) != labels).mean()),
-    }
 
 
 def told(estimate: na.NoiseEstimate, is_wrong: np.ndarray) -> dict[str, Any]:
@@ -171,7 +141,7 @@ def cell(
         "true": float(is_wrong.mean()), "seconds": seconds, "times_one_run": seconds / first,
         "suspicion": main, **told(judged[main], is_wrong),
         **{name: told(judged[name], is_wrong) for name in more},
-        "others": others(probs, data.labels),
+        "others": rates_of_probs(probs, data.labels),
     }  # fmt: skip
 
 
@@ -202,7 +172,7 @@ def sets(options: argparse.Namespace, limit: int, names: Any) -> dict[str, Any]:
             data = na.load(options.embeddings / f"{base}.npz")
             data = data.subset(np.arange(min(len(data), limit)))
         run, setting = (trained_run, TRAINED) if trained else (ridge_run, LOO)
-        made[name] = (data, run, setting, MAPS.get(base, DIGIT_MAP))
+        made[name] = (data, run, setting, MAPS[base])
     return made
 
 

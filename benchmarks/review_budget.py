@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from _results import RESULTS, save, table
-from noise_rate import LOO, ridge_run
+from noise_rate import ridge_run
 
 import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
@@ -50,7 +50,7 @@ def judged(data: na.LabeledDataset, noise: str, rate: float, seed: int) -> tuple
         noisy = na.inject_noise(data, noise, rate=rate, seed=seed, **more).dataset
     scores, _, _ = ridge_run(noisy)
     channel = na.fit_label_channel(scores, noisy.labels)
-    planted = na.plant_flips(noisy.labels, channel.joint, seed=seed, **LOO)
+    planted = na.plant_flips(noisy.labels, channel.joint, seed=seed, rounds=4, share=0.02)
     again = np.stack([ridge_run(noisy.with_labels(row))[0] for row in planted])
     p_error = na.estimate_noise_of_scores(noisy.labels, scores, planted, again).p_error
     odds, _ = channel.log_odds(scores, noisy.labels)

@@ -15,7 +15,7 @@ reached at a precision of 0.9; the calibration of `p_error` and of `p_suggested`
 0.5 and at the best threshold; AUROC of the headline, of the detector that finds most plants, and of
 every one. Settings were chosen on digits and Fashion-MNIST with seed 0; MNIST was looked at on the
 way.
-`cifar10n` takes human labels instead (`cifar10n.npz#aggregate_label` and `#worst_label`).
+`cifar10n` takes human labels instead (`cifar10n.npz#aggre_label` and `#worse_label`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from noiseaudit.label_noise import estimate_class_probabilities
 RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
 NOISES = ("uniform", "pair", "asymmetric", "instance")
 TRAINED = ("digits", "mnist", "fashion_mnist")
-HUMAN = ("aggregate_label", "worst_label")
+HUMAN = ("aggre_label", "worse_label")
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sets": "digits", "noises": "pair", "rates": "0.2", "seeds": "0", "epochs": 3},
     "cpu": {

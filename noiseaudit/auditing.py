@@ -192,7 +192,10 @@ def audit(
             )
             if not reached.estimate.is_supported:
                 best = max(reached.auroc.values())
-                why_not = f"no detector tells planted flips from the rest (AUROC {best:.2f})"
+                why_not = (
+                    "planted flips are not told well enough from all other labels "
+                    f"(AUROC {best:.2f})"
+                )
                 reached = None
         found = None
         if duplicates and dataset.kind == "images":

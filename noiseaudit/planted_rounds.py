@@ -38,7 +38,7 @@ _SERVED = {"training", "embeddings"}  # what a round runs: no further trainings,
 _FEWEST = 20  # plants, below which there is no point
 _WANTED = 400  # plants in all rounds together
 _SHARES = (0.02, 0.05)  # of the labels, planted in one round
-_ROUNDS_OF_ENCODED = 4  # at most: they take no training
+_FEW, _MOST_ROUNDS = 100, 4  # plants that encoded pictures get further rounds for; rounds
 _RIVALS, _MOST_RIVALS = 0.02, 0.25  # of the labels, in all rounds; of the sample, in one
 _SAMPLE = 50_000  # examples that a label channel is made from, and rivals drawn
 _BLOCK_ELEMENTS = 2**24
@@ -102,10 +102,9 @@ def why_no_rounds(detectors: Sequence[Detector], dataset: LabeledDataset) -> str
 
 def _rounds(dataset: LabeledDataset) -> tuple[int, float]:
     """How many rounds, and the share of labels to plant in each."""
-    n, least = max(1, len(dataset)), _SHARES[0]
-    rounds = 1
+    n, rounds = max(1, len(dataset)), 1
     if dataset.encoder:
-        rounds = int(np.clip(math.ceil(_WANTED / (least * n)), 1, _ROUNDS_OF_ENCODED))
+        rounds = min(_MOST_ROUNDS, math.ceil(_FEW / (_SHARES[1] * n)))
     return rounds, float(np.clip(_WANTED / (n * rounds), *_SHARES))
 
 

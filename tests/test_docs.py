@@ -52,6 +52,7 @@ def test_readme_tables_are_what_the_results_give(monkeypatch):
         ("proxies.py", ["--preset", "smoke", "--threads", "1"]),
         ("leave_one_out.py", ["--preset", "smoke"]),
         ("noise_rate.py", ["--preset", "smoke"]),
+        ("verdict.py", ["--preset", "smoke"]),
         ("flag_reasons.py", ["--preset", "smoke"]),
         ("review_budget.py", ["--preset", "smoke"]),
         ("proxies.py", ["--preset", "gpu", "--parts", "agreement", "--smoke", "--threads", "1"]),

@@ -1,0 +1,75 @@
+"""The table of verdicts: what `benchmarks/verdict.py` measured, by data set and kind of noise."""
+
+from __future__ import annotations
+
+from statistics import mean, median
+from typing import Any
+
+from _results import RESULTS, load, table
+
+SETS = {
+    "digits": "digits, 1,797",
+    "photos": "photographs, 500, encoded",
+    "mnist": "MNIST, 10,000, `mlp`",
+    "fashion_mnist": "Fashion-MNIST, 5,000, `mlp`",
+    "cifar10": "CIFAR-10, 5,000, encoded",
+    "cifar10n": "CIFAR-10N, 10,000, encoded",
+}
+OTHERS = ("cleanlab", "log_margin_mixture", "prediction_differs")
+
+
+def bar_of(row: dict[str, Any]) -> float:
+    """The relative error that an estimated rate may have."""
+    if row["noise"] in ("uniform", "pair"):
+        return 0.15 if row["wanted"] <= 0.02 else 0.1
+    return 0.25 if row["noise"] == "human" else 0.2
+
+
+def error(rate: float, row: dict[str, Any]) -> float:
+    return abs(rate / row["true"] - 1)
+
+
+def line(name: str, noise: str, rows: list[dict[str, Any]]) -> list[str]:
+    noisy = [row for row in rows if row["true"]]
+    if not noisy:
+        flagged = max(row["flagged"] for row in rows)
+        rate = max(row["rate"] for row in rows)
+        return [SETS[name], "none", f"rate {rate:.2%} at most", *[""] * 5, f"{flagged:.2%} flagged",
+                "", "", "", "", cost(rows)]  # fmt: skip
+    beside = [row for row in noisy if "others" in row]
+    near = sum(error(row["rate"], row) <= bar_of(row) for row in noisy)
+    covered = sum(row["low"] <= row["true"] <= row["high"] for row in noisy)
+    reached = [row["precision"] for row in noisy if row["precision"] is not None]
+    return [
+        SETS[name], noise, f"{mean(error(row['rate'], row) for row in noisy):.0%}",
+        *(f"{mean(error(row['others'][other], row) for row in beside):.0%}" for other in OTHERS),
+        f"{near}/{len(noisy)}", f"{covered}/{len(noisy)}",
+        f"{sum(value >= 0.85 for value in reached)}/{len(reached)}",
+        f"{mean(row['recall'] for row in noisy):.0%}",
+        f"{mean(row['calibration_error'] for row in noisy):.3f}",
+        *(
+            f"{100 * mean(row[best] - row[own] for row in noisy):.2f}"
+            for best, own in (("auroc_best", "auroc"), ("best_f1", "f1"))
+        ),
+        cost(rows),
+    ]  # fmt: skip
+
+
+def cost(rows: list[dict[str, Any]]) -> str:
+    return f"{median(row['times_one_audit'] for row in rows):.1f}"
+
+
+def verdict() -> str:
+    lines = []
+    for name in SETS:
+        if not (RESULTS / f"verdict_{name}.json").exists():
+            continue
+        rows = load(f"verdict_{name}")["rows"]
+        for noise in dict.fromkeys(row["noise"] for row in rows):
+            lines.append(line(name, noise, [row for row in rows if row["noise"] == noise]))
+    header = [
+        "data", "noise", "error", "cleanlab", "mixture", "differs", "within the bar",
+        "interval covers", "precise", "recall", "calibration error", "AUROC below best",
+        "F1 below best", "times one audit",
+    ]  # fmt: skip
+    return table(header, lines)
