@@ -36,12 +36,12 @@ told = {
 open(sys.argv[1], "w").write(json.dumps(told))
 """
 PARTS: dict[str, tuple[str, ...]] = {
-    "digits": ("audit", "digits"),
-    "fashion_mnist_10000": ("audit", "fashion_mnist", "--limit", "10000"),
-    "fashion_mnist_60000": ("audit", "fashion_mnist"),
-    "cifar10_10000": ("audit", "cifar10", "--limit", "10000"),
-    "vectors_50000": ("audit", "VECTORS"),
-    "photos_500": ("audit", "PHOTOS"),
+    "digits": ("audit", "digits", "--no-verdict"),
+    "fashion_mnist_10000": ("audit", "fashion_mnist", "--limit", "10000", "--no-verdict"),
+    "fashion_mnist_60000": ("audit", "fashion_mnist", "--no-verdict"),
+    "cifar10_10000": ("audit", "cifar10", "--limit", "10000", "--no-verdict"),
+    "vectors_50000": ("audit", "VECTORS", "--no-verdict"),
+    "photos_500": ("audit", "PHOTOS", "--no-verdict"),
     "clean_photos": ("clean", "photos_500", "--policy", "share:0.05"),
     "duplicates_50000": ("duplicates", "cifar10"),
 }

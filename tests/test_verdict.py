@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -213,3 +214,19 @@ def test_command_says_whom_it_trusts(tmp_path, capsys):
     assert main(["audit", "digits", *options, "--no-verdict", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["verdict"]
     assert told == {"reached": False, "why": "it was not asked for"}
+
+
+def test_rounds_of_another_audit_are_made_anew(tmp_path):
+    digits = na.load("digits", limit=900)
+    options = {"out": tmp_path / "o", "epochs": 1, "threads": 1, "duplicates": False}
+    na.audit(digits, **options)
+    other = digits.with_labels(flip_uniform(digits.labels, 10, 0.1, seed=0))
+    na.audit(other, **options, resume=False, verdict=False)
+    assert not (tmp_path / "o" / "planted").exists()
+    left = na.audit(other, **options)
+    shutil.copytree(tmp_path / "o" / "planted", tmp_path / "planted")
+    na.audit(digits, **options, resume=False)
+    shutil.rmtree(tmp_path / "o" / "planted")
+    shutil.copytree(tmp_path / "planted", tmp_path / "o" / "planted")  # of other labels
+    again = na.audit(digits, **options)
+    assert again.manifest["results"]["verdict"] != left.manifest["results"]["verdict"]
