@@ -34,16 +34,17 @@ def line(name: str, noise: str, rows: list[dict[str, Any]]) -> list[str]:
     if not noisy:
         flagged = max(row["flagged"] for row in rows)
         rate = max(row["rate"] for row in rows)
-        return [SETS[name], "none", f"rate {rate:.2%} at most", *[""] * 5, f"{flagged:.2%} flagged",
+        return [SETS[name], "none", f"rate {rate:.2%} at most", *[""] * 6, f"{flagged:.2%} flagged",
                 "", "", "", "", cost(rows)]  # fmt: skip
     beside = [row for row in noisy if "others" in row]
     near = sum(error(row["rate"], row) <= bar_of(row) for row in noisy)
     covered = sum(row["low"] <= row["true"] <= row["high"] for row in noisy)
+    bounded = sum(row["true"] <= row["most"] for row in noisy)
     reached = [row["precision"] for row in noisy if row["precision"] is not None]
     return [
         SETS[name], noise, f"{mean(error(row['rate'], row) for row in noisy):.0%}",
         *(f"{mean(error(row['others'][other], row) for row in beside):.0%}" for other in OTHERS),
-        f"{near}/{len(noisy)}", f"{covered}/{len(noisy)}",
+        f"{near}/{len(noisy)}", f"{covered}/{len(noisy)}", f"{bounded}/{len(noisy)}",
         f"{sum(value >= 0.85 for value in reached)}/{len(reached)}",
         f"{mean(row['recall'] for row in noisy):.0%}",
         f"{mean(row['calibration_error'] for row in noisy):.3f}",
@@ -69,7 +70,7 @@ def verdict() -> str:
             lines.append(line(name, noise, [row for row in rows if row["noise"] == noise]))
     header = [
         "data", "noise", "error", "cleanlab", "mixture", "differs", "within the bar",
-        "interval covers", "precise", "recall", "calibration error", "AUROC below best",
-        "F1 below best", "times one audit",
+        "interval covers", "upper bound covers", "precise", "recall", "calibration error",
+        "AUROC below best", "F1 below best", "times one audit",
     ]  # fmt: skip
     return table(header, lines)
