@@ -12,6 +12,8 @@ that kind that are given it.
     conflicting_duplicate   99 / 100   99 / 100        100 / 100  100 / 100
     out_of_distribution     61 / 65    95 / 92         84 / 72    89 / 33
 
+Pictures were compared whole here, before `picture_vectors` shortened them.
+
 So "mislabelled" and "conflicting_duplicate" can be relied on where a network was trained, and
 "out_of_distribution" where strangers look different enough. "Ambiguous" is what is left when no
 more can be said: half of it is something else. "Atypical" is a hint: a network learns most rare
