@@ -21,7 +21,7 @@ from noiseaudit.errors import OutputError
 from noiseaudit.flagging import explain_findings
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
-from noiseaudit.planted_rounds import judged_by_plants, run_planted_rounds, why_no_rounds
+from noiseaudit.planted_rounds import run_planted_rounds, why_no_rounds
 from noiseaudit.precision import check_precision
 from noiseaudit.presentation import build_document
 from noiseaudit.report import document_from_dict, write_report
@@ -176,12 +176,11 @@ def audit(
         if not resume:
             shutil.rmtree(folder / "planted", ignore_errors=True)
         reached, why_not = None, "" if verdict else "it was not asked for"
-        judged = judged_by_plants(chosen, encoded.dataset)
-        if not why_not and not (why_not := why_no_rounds(judged, encoded.dataset)):
+        if not why_not and not (why_not := why_no_rounds(chosen, encoded.dataset)):
             rounds = run_planted_rounds(
                 encoded.dataset,
                 plan,
-                judged,
+                chosen,
                 scores,
                 folder / "planted",
                 resume=resume,

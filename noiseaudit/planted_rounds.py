@@ -23,6 +23,7 @@ from noiseaudit.label_channel import (
     log_of_probs,
 )
 from noiseaudit.planted_flips import pair_weights, plant_flips, plant_rivals
+from noiseaudit.ranking import Ranking
 from noiseaudit.ridge_features import spread_rows
 from noiseaudit.scoring import Scores, rank_embeddings, score_examples
 from noiseaudit.training.plan import TrainingPlan
@@ -42,6 +43,9 @@ _FEW, _MOST_ROUNDS = 100, 4  # plants that encoded pictures get further rounds f
 _RIVALS, _MOST_RIVALS = 0.02, 0.25  # of the labels, in all rounds; of the sample, in one
 _SAMPLE = 50_000  # examples that a label channel is made from, and rivals drawn
 _BLOCK_ELEMENTS = 2**24
+
+_Run = tuple[Mapping[str, Ranking], NDArray[np.float32]]
+"""By detector how suspicious each label is, and (n, k) probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,27 +131,59 @@ def run_planted_rounds(
     Args:
         dataset: with the labels as given.
         plan: of the run without plants.
-        detectors: `judged_by_plants`.
-        scores: of the run without plants, with these detectors among others.
+        detectors: chosen for the audit; a round scores those of them that `judged_by_plants` names.
+        scores: of the run without plants, with all of these.
         folder: for the rounds.
         resume: False starts over.
         progress: show a bar on stderr when it is a terminal.
 
     Raises:
         UsageError: for what `why_no_rounds` says.
-        ManifestMismatchError: if a round in `folder` was made from other data or settings.
     """
     given, n = dataset.labels, len(dataset)
     if why := why_no_rounds(detectors, dataset):
         raise UsageError(f"no planted rounds: {why}")
+    judged = judged_by_plants(detectors, dataset)
     channel, was_right = _channel(scores, given)
     rounds, share = _rounds(dataset)
     plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
     planted, most = _with_rivals(given, plain, channel, scores, plan.seed)
-    runs, began, trained = [(scores.rankings, scores.pred_probs)], time.perf_counter(), 0.0
+    again, seconds = _run_rounds(
+        dataset, planted, plan, judged, folder, resume=resume, progress=progress
+    )
+    runs = [(scores.rankings, scores.pred_probs), *again]
+    every = np.vstack([given, planted])
+    told = [_preferred(probs, labels) for (_, probs), labels in zip(runs, every, strict=True)]
+    weights = pair_weights(given, plain, channel.joint, was_right)
+    return PlantedRounds(
+        given=given,
+        labels=every,
+        suspicions=_suspicions(judged, runs, every, scores, channel),
+        suggested=np.stack([suggested for suggested, _ in told]),
+        sureness=np.stack([sureness for _, sureness in told]),
+        weights=np.vstack([np.zeros(n), weights]),
+        most_weights=np.vstack([np.zeros(n), most]),
+        is_left_out=scores.left_out_probs is not None,
+        seconds=seconds,
+    )
+
+
+def _run_rounds(
+    dataset: LabeledDataset,
+    planted: NDArray[np.int64],
+    plan: TrainingPlan,
+    detectors: Sequence[Detector],
+    folder: Path,
+    *,
+    resume: bool,
+    progress: bool,
+) -> tuple[list[_Run], float]:
+    """What each of (r, n) labels gives, and seconds of training, or of the ridges."""
+    runs: list[_Run] = []
+    began, trained = time.perf_counter(), 0.0
     for number, labels in enumerate(planted, start=1):
-        flipped = int((labels != given).sum())
-        logger.info("round %d of %d, with %d labels flipped", number, rounds, flipped)
+        flipped = int((labels != dataset.labels).sum())
+        logger.info("round %d of %d, with %d labels flipped", number, len(planted), flipped)
         if dataset.encoder:
             runs.append(rank_embeddings(dataset.with_labels(labels), plan, detectors))
             continue
@@ -157,31 +193,27 @@ def run_planted_rounds(
         )  # fmt: skip
         trained += again.run.training_seconds
         runs.append((again.rankings, again.pred_probs))
-    every = np.vstack([given, planted])
-    told = [_preferred(probs, labels) for (_, probs), labels in zip(runs, every, strict=True)]
-    suspicions = {
-        d.name: np.stack([rankings[d.name].scores for rankings, _ in runs]) for d in detectors
-    }
-    if ODDS not in suspicions and scores.left_out_probs is None:
-        suspicions[ODDS] = np.stack([
+    return runs, time.perf_counter() - began if dataset.encoder else trained
+
+
+def _suspicions(
+    detectors: Sequence[Detector],
+    runs: Sequence[_Run],
+    labels: NDArray[np.int64],
+    scores: Scores,
+    channel: LabelChannel,
+) -> dict[str, NDArray[np.float64]]:
+    """By detector, (r + 1, n); of a network its label odds too, unless they were asked for."""
+    found = {d.name: np.stack([rankings[d.name].scores for rankings, _ in runs]) for d in detectors}
+    if ODDS not in found and scores.left_out_probs is None:
+        found[ODDS] = np.stack([
             np.concatenate([
-                channel.log_odds(log_of_probs(probs[part]), labels[part])[0]
+                channel.log_odds(log_of_probs(probs[part]), own[part])[0]
                 for part in _blocks(probs)
             ])
-            for (_, probs), labels in zip(runs, every, strict=True)
+            for (_, probs), own in zip(runs, labels, strict=True)
         ])  # fmt: skip
-    weights = pair_weights(given, plain, channel.joint, was_right)
-    return PlantedRounds(
-        given=given,
-        labels=every,
-        suspicions=suspicions,
-        suggested=np.stack([suggested for suggested, _ in told]),
-        sureness=np.stack([sureness for _, sureness in told]),
-        weights=np.vstack([np.zeros(n), weights]),
-        most_weights=np.vstack([np.zeros(n), most]),
-        is_left_out=scores.left_out_probs is not None,
-        seconds=time.perf_counter() - began if dataset.encoder else trained,
-    )
+    return found
 
 
 def _sample(probs: NDArray[np.float32]) -> NDArray[np.int64]:
