@@ -18,18 +18,20 @@ from noiseaudit.duplicate_scan import scan_duplicates
 from noiseaudit.encoders.choice import EncoderLike
 from noiseaudit.encoders.stage import EncodedSource, encode_source, encoder_beside
 from noiseaudit.errors import OutputError
+from noiseaudit.findings import Findings
 from noiseaudit.flagging import explain_findings
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
 from noiseaudit.planted_rounds import run_planted_rounds, why_no_rounds
 from noiseaudit.precision import check_precision
 from noiseaudit.presentation import build_document
+from noiseaudit.ranking import Ranking
 from noiseaudit.report import document_from_dict, write_report
 from noiseaudit.scoring import Scores, score_examples
 from noiseaudit.stages import HeldOutOptions, check_options, choose_detectors
 from noiseaudit.training.augment import Augmentation
 from noiseaudit.training.models import ModelFactory
-from noiseaudit.training.plan import make_plan
+from noiseaudit.training.plan import TrainingPlan, make_plan
 from noiseaudit.training.recipes import Recipe
 from noiseaudit.verdict import Verdict, reach_verdict
 from noiseaudit.workspace import output_folder
@@ -175,27 +177,12 @@ def audit(
         )
         if not resume:
             shutil.rmtree(folder / "planted", ignore_errors=True)
-        reached, why_not = None, "" if verdict else "it was not asked for"
-        if not why_not and not (why_not := why_no_rounds(chosen, encoded.dataset)):
-            rounds = run_planted_rounds(
-                encoded.dataset,
-                plan,
-                chosen,
-                scores,
-                folder / "planted",
-                resume=resume,
-                progress=progress,
-            )
-            reached = reach_verdict(
-                rounds, dataset.ids, dataset.num_classes, precision=precision, seed=seed
-            )
-            if not reached.estimate.is_supported:
-                best = max(reached.auroc.values())
-                why_not = (
-                    "planted flips are not told well enough from all other labels "
-                    f"(AUROC {best:.2f})"
-                )
-                reached = None
+        reached: Verdict | str = "it was not asked for"
+        if verdict:
+            reached = _reach_verdict(
+                encoded, plan, chosen, scores, folder / "planted",
+                precision=precision, resume=resume, progress=progress,
+            )  # fmt: skip
         found = None
         if duplicates and dataset.kind == "images":
             found = scan_duplicates(
@@ -206,10 +193,61 @@ def audit(
                 resume=resume,
                 progress=progress,
             )
-        report = _assemble(encoded, scores, found, reached or why_not, manifest)
+        report = _assemble(encoded, scores, found, reached, manifest)
         if out is not None:
             report.save(folder)
     return report
+
+
+def _reach_verdict(
+    encoded: EncodedSource,
+    plan: TrainingPlan,
+    detectors: Sequence[Detector],
+    scores: Scores,
+    folder: Path,
+    *,
+    precision: float,
+    resume: bool,
+    progress: bool,
+) -> Verdict | str:
+    """The verdict, or why there is none."""
+    if why := why_no_rounds(detectors, encoded.dataset):
+        return why
+    rounds = run_planted_rounds(
+        encoded.dataset, plan, detectors, scores, folder, resume=resume, progress=progress
+    )
+    verdict = reach_verdict(
+        rounds,
+        encoded.source.ids,
+        encoded.source.num_classes,
+        precision=precision,
+        seed=plan.seed,
+    )
+    if not verdict.estimate.is_supported:
+        best = max(verdict.auroc.values())
+        return f"planted flips are not told well enough from all other labels (AUROC {best:.2f})"
+    return verdict
+
+
+def _judge(
+    encoded: EncodedSource,
+    scores: Scores,
+    found: DuplicateGroups | None,
+    verdict: Verdict | None,
+    ranking: Ranking,
+) -> Findings:
+    """What predictions, verdict and copies together say of each example, and why."""
+    labels, p_error = encoded.source.labels, None
+    findings = scores.findings(labels)
+    if verdict is not None:
+        p_error = verdict.estimate.p_error
+        findings = findings.with_probabilities(p_error, verdict.suggested, verdict.sureness)
+    if found is not None:
+        rows = np.flatnonzero(found.in_conflict())
+        believed = found.believed[found.group[rows]]
+        reasons = [found.reason(int(row)) for row in rows]
+        findings = findings.with_conflicts(rows, believed, labels, reasons)
+    return explain_findings(encoded, scores, findings, ranking, p_error)
 
 
 def _assemble(
@@ -220,25 +258,17 @@ def _assemble(
     manifest: dict[str, Any],
 ) -> AuditReport:
     dataset, run, rankings = encoded.source, scores.run, scores.rankings
-    headline = HEADLINE_ENCODED if encoded.embeddings is not None else HEADLINE
-    ranking = rankings.get(headline, next(iter(rankings.values())))
-    findings = scores.findings(dataset.labels)
-    if isinstance(verdict, Verdict):
-        ranking = verdict.ranking
-        rankings = {**rankings, **verdict.rankings}  # and its label odds
-        findings = findings.with_probabilities(
-            verdict.estimate.p_error, verdict.suggested, verdict.sureness
-        )
+    reached = verdict if isinstance(verdict, Verdict) else None
+    if reached is not None:
+        # A network's label odds are judged beside the detectors, though no detector gives them.
+        ranking, rankings = reached.ranking, {**rankings, **reached.rankings}
+    else:
+        headline = HEADLINE_ENCODED if encoded.embeddings is not None else HEADLINE
+        ranking = rankings.get(headline, next(iter(rankings.values())))
+    findings = _judge(encoded, scores, found, reached, ranking)
     # A copy in memory: what is mapped may go with its folder.
     pred_probs = scores.pred_probs
     pred_probs = np.array(pred_probs) if pred_probs.nbytes < 2**30 else pred_probs
-    if found is not None:
-        rows = np.flatnonzero(found.in_conflict())
-        believed = found.believed[found.group[rows]]
-        reasons = [found.reason(int(row)) for row in rows]
-        findings = findings.with_conflicts(rows, believed, dataset.labels, reasons)
-    p_error = verdict.estimate.p_error if isinstance(verdict, Verdict) else None
-    findings = explain_findings(encoded, scores, findings, ranking, p_error)
     manifest = {
         **manifest,
         "status": "done",
@@ -250,8 +280,8 @@ def _assemble(
             "headline": ranking.detector,
             "verdict": (
                 {"reached": False, "why": verdict}
-                if isinstance(verdict, str)
-                else {"reached": True, **verdict.told()}
+                if reached is None
+                else {"reached": True, **reached.told()}
             ),
             "training_seconds": run.training_seconds,
             "watching_seconds": run.watching_seconds,
@@ -269,7 +299,7 @@ def _assemble(
         findings=findings,
         pred_probs=pred_probs,
         duplicates=found,
-        verdict=verdict if isinstance(verdict, Verdict) else None,
+        verdict=reached,
         embeddings=encoded.embeddings,
         history=run.history,
         document=document,
