@@ -18,9 +18,11 @@ from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
 from noiseaudit.ranking import Ranking
 
-__all__ = ["Verdict", "reach_verdict"]
+__all__ = ["AS_GOOD", "Verdict", "reach_verdict"]
 
-_STRONG = 0.002  # AUROC of plants below the best within which a detector joins a combination
+AS_GOOD = 0.002
+"""AUROC of plants below the best, within which a detector joins a combination."""
+
 _PRIOR = 4.0  # plants that the calibration of suggestions starts from
 
 
@@ -146,11 +148,11 @@ def _combine(
     """The detectors to trust, and their common suspicion in all runs.
 
     Weak members spoil a combination, so only those join that find the plants as well as the best.
-    Their common suspicion has the values of the best one's, in the order of the mean log odds of
-    ranks.
+    Examples stand in the order of the members' mean log odds of ranks; the values are the best
+    one's, sorted likewise.
     """
     best, *others = auroc
-    members = (best, *(name for name in others if auroc[name] >= auroc[best] - _STRONG))
+    members = (best, *(name for name in others if auroc[name] >= auroc[best] - AS_GOOD))
     values = rounds.suspicions[best]
     if len(members) == 1:
         return members, values

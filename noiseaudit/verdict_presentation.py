@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit.report import DetectorTrust, VerdictSummary
-from noiseaudit.verdict import Verdict
+from noiseaudit.verdict import AS_GOOD, Verdict
 
-__all__ = ["recommendation", "verdict_sentence", "verdict_summary"]
+__all__ = ["verdict_sentence", "verdict_summary"]
 
 
 def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> VerdictSummary:
@@ -27,7 +27,7 @@ def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> Verd
             DetectorTrust(name, auroc, name in verdict.trusted)
             for name, auroc in verdict.auroc.items()
         ),
-        recommendation=recommendation(verdict),
+        recommendation=_recommendation(verdict),
         confidence=verdict.estimate.confidence,
     )
 
@@ -79,7 +79,7 @@ def _cautions(verdict: Verdict, issues: int) -> list[str]:
     ]
 
 
-def recommendation(verdict: Verdict) -> str:
+def _recommendation(verdict: Verdict) -> str:
     """Which detector was trusted, and why."""
     best = verdict.auroc
     shown = max(5, len(verdict.trusted))
@@ -90,7 +90,7 @@ def recommendation(verdict: Verdict) -> str:
     else:
         text = (
             f"{_listed(verdict.trusted)} are trusted together: each finds {planted} as well as the "
-            "best, but for 0.002"
+            f"best, but for {AS_GOOD}"
         )
     return f"{text} (AUROC among all other labels, wrong ones included: {listed})."
 
