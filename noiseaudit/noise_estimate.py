@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit.precision import check_precision
+from noiseaudit.precision import flag_at_precision
 from noiseaudit.seeding import generator
 
 __all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "quantiles"]
@@ -16,7 +16,8 @@ __all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "quantiles"]
 TOLD_APART = 0.65
 """AUROC of plants below which no number is to be trusted."""
 
-_CHANCE, _ALL = 0.5, 0.9
+_CHANCE = 0.5  # over sqrt(plants): 1.7 deviations of the AUROC of plants that score like any other
+_ALL = 0.9  # share of labels that may be wrong from which next to nothing is ruled out
 _ROUGH, _DOUBTFUL = 0.3, 0.05  # chosen on digits and Fashion-MNIST, seed 0
 _DRAWS = 20  # of the number wrong, for each resample
 
@@ -31,7 +32,9 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Threshold:
-    """The most examples that can be flagged at a wanted precision.
+    """Every label that is wrong with at least a wanted probability: `flag_at_precision`.
+
+    With `each=False` the most of the most probable ones that are wrong with it on average.
 
     Attributes:
         count: of examples with `p_error` at least `p_error`; 0 if none will do.
@@ -52,8 +55,9 @@ class NoiseEstimate:
     on any example of a class. Errors that fall on ambiguous examples alone score like examples
     that a model finds ambiguous, which may all be right, and are hardly counted: `most` says how
     many there may be (`benchmarks/noise_rate.py`, instance noise). Where 40% of a class have the
-    label of another, a network believes many of them: the rate falls short by 15 to 55%,
-    and its interval is wide. Of a weak model all is rougher.
+    label of another, a network believes many of them: the rate falls short by 15 to 55%
+    (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide. Of a weak
+    model all is rougher.
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.
@@ -103,7 +107,7 @@ class NoiseEstimate:
         )
 
     def threshold(self, precision: float = 0.9, *, each: bool = True) -> Threshold:
-        """How many can be flagged, most probable first, of which `precision` are wrong.
+        """How many can be flagged, most probable first, at a wanted precision.
 
         Args:
             precision: wanted, in (0, 1].
@@ -114,13 +118,11 @@ class NoiseEstimate:
         Raises:
             UsageError: if the precision is outside (0, 1].
         """
-        check_precision(precision)
         order = np.argsort(-self.p_error, kind="stable")
         sorted_p = self.p_error[order]
         means = np.cumsum(sorted_p) / np.arange(1, len(order) + 1)
         ends = np.append(sorted_p[1:] != sorted_p[:-1], True)  # equals stay together
-        reached = sorted_p if each else means
-        fit = np.flatnonzero(ends & (reached >= precision - 1e-12))
+        fit = np.flatnonzero(ends & flag_at_precision(sorted_p if each else means, precision))
         if not len(fit):
             return Threshold(0, float("nan"), Estimate(float("nan"), float("nan"), float("nan")))
         chosen = order[: fit[-1] + 1]

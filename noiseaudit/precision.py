@@ -1,4 +1,4 @@
-"""How many labels can be flagged while a wanted share of them is expected to be wrong."""
+"""Which labels to flag: each is wrong with at least the probability that is wanted."""
 
 from __future__ import annotations
 

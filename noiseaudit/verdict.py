@@ -16,6 +16,7 @@ from noiseaudit.errors import NoiseAuditWarning
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
+from noiseaudit.precision import flag_at_precision
 from noiseaudit.ranking import Ranking
 
 __all__ = ["AS_GOOD", "Verdict", "reach_verdict"]
@@ -60,7 +61,7 @@ class Verdict:
     @property
     def is_flagged(self) -> NDArray[np.bool_]:
         """(n,) whether the label is among those that can be flagged at the asked precision."""
-        return np.asarray(self.estimate.p_error >= self.threshold.p_error)  # NaN: none
+        return flag_at_precision(self.estimate.p_error, self.precision)
 
     def told(self) -> dict[str, Any]:
         """As the manifest keeps it: fractions, numbers of labels, names."""

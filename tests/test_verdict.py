@@ -199,6 +199,20 @@ def test_each_flag_reaches_the_precision():
             flag_at_precision(p, precision)
 
 
+@pytest.mark.parametrize("precision", [1.0, 0.95, 0.9, 0.8, 0.5, 1e-3])
+def test_what_is_flagged_is_what_is_counted(precision):
+    found, wrong, _ = rounds()
+    # 0.8 twice and nearly once more; nothing reaches 1.
+    p = np.r_[0.95, 0.8, 0.8, 0.8 - 1e-13, 0.8 - 1e-9, np.linspace(0.7, 0, len(wrong) - 5)]
+    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
+    estimate = replace(verdict.estimate, p_error=p)
+    at = estimate.threshold(precision)
+    verdict = replace(verdict, estimate=estimate, precision=precision, threshold=at)
+    assert verdict.is_flagged.sum() == at.count
+    assert (verdict.is_flagged == (p >= at.p_error)).all()  # of none it is NaN
+    assert at.count == {1.0: 0, 0.95: 1, 0.9: 1, 0.8: 4}.get(precision, at.count)
+
+
 def test_command_says_whom_it_trusts(tmp_path, capsys):
     options = ["--out", str(tmp_path / "o"), "--epochs", "2", "--no-duplicates", "--limit", "900"]
     assert main(["audit", "digits", *options, "--recommend"]) == 0
