@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noiseaudit._rows import row_blocks
 from noiseaudit.errors import DataError
 
 __all__ = [
@@ -104,10 +105,9 @@ def check_finite(array: NDArray[Any], what: str, way_out: str = "") -> None:
     if array.dtype.kind != "f":
         return
     bad = np.zeros(len(array), dtype=bool)
-    block = max(1, 2**24 // max(1, array[:1].size))
-    for start in range(0, len(array), block):
-        part = array[start : start + block]
-        bad[start : start + block] = ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
+    for rows in row_blocks(len(array), array[:1].size):
+        part = array[rows]
+        bad[rows] = ~np.isfinite(part).reshape(len(part), -1).all(axis=1)
     if bad.any():
         hint = f"; {way_out}" if way_out else ""
         raise DataError(f"{what} must be finite; NaN or infinity in {first_rows(bad)}{hint}")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from noiseaudit._io import make_folder
+from noiseaudit._rows import row_blocks
 from noiseaudit.errors import DataError, OutputError
 
 __all__ = ["ClassSums"]
@@ -94,10 +95,8 @@ class ClassSums:
         A new array; for memory-mapped sums use `block_means`.
         """
         means = np.empty(self.shape, dtype=np.float32)
-        block = max(1, 2**24 // self.shape[1])
-        for start in range(0, self.shape[0], block):
-            stop = min(start + block, self.shape[0])
-            means[start:stop] = self.block_means(start, stop)
+        for rows in row_blocks(*self.shape):
+            means[rows] = self.block_means(rows.start, rows.stop)
         return means
 
     def discard_epoch(self) -> None:

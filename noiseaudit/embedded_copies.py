@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from noiseaudit._rows import spread_rows
 from noiseaudit._validation import check_finite
 from noiseaudit.copies import EMBEDDING, Links, transformed
 from noiseaudit.dataset import LabeledDataset
@@ -111,7 +112,7 @@ def similar_pairs(
     _, once = np.unique(pairs[order], axis=0, return_index=True)
     order = order[np.sort(once)[: min(max(_FEW, m), _MOST)]]
     by_tenth = np.argsort(similar[:, -1], kind="stable")
-    some = by_tenth[np.linspace(0, m - 1, min(m, _REFERENCES)).astype(int)]
+    some = by_tenth[spread_rows(m, _REFERENCES)]
     references = np.stack([rows[some], rows[nearest[some, -1]]], axis=1)
     if m <= 2 * _FURTHER:  # too few pictures to say how like are those that are no copies
         references = references[:0]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Findings", "find_issues"]
+from noiseaudit._rows import two_best
 
-_BLOCK_ELEMENTS = 2**24
+__all__ = ["Findings", "find_issues"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,21 +126,11 @@ def find_issues(
         pred_probs: averaged over epochs, or out-of-sample.
         correct_history: (e, n) of the epochs that they are averaged over; None if they are not.
     """
-    n, k = pred_probs.shape
-    suggested = np.empty(n, dtype=np.int64)
-    given_prob = np.empty(n, dtype=np.float64)
-    suggested_prob = np.empty(n, dtype=np.float64)
-    block = max(1, _BLOCK_ELEMENTS // k)
-    for start in range(0, n, block):
-        part = pred_probs[start : start + block]
-        rows = np.arange(len(part))
-        mine = part[rows, labels[start : start + block]]
-        best = part.argmax(axis=1)
-        # On a tie the given label stays: a margin of zero is not negative.
-        best = np.where(part[rows, best] > mine, best, labels[start : start + block])
-        suggested[start : start + block] = best
-        given_prob[start : start + block] = mine
-        suggested_prob[start : start + block] = part[rows, best]
+    given_prob, other, other_prob = two_best(pred_probs, labels)
+    # On a tie the given label stays: a margin of zero is not negative.
+    is_other = other_prob > given_prob
+    suggested = np.where(is_other, other, labels)
+    suggested_prob = np.where(is_other, other_prob, given_prob)
     if correct_history is None:  # left out, no example speaks for a class of one
         alone = np.bincount(labels)[labels] == 1
         suggested[alone], suggested_prob[alone] = labels[alone], given_prob[alone]
@@ -150,7 +140,7 @@ def find_issues(
         given_prob=given_prob,
         suggested_prob=suggested_prob,
         epochs_right=(
-            np.zeros(n, np.int64)
+            np.zeros(len(labels), np.int64)
             if correct_history is None
             else (correct_history == 1).sum(axis=0, dtype=np.int64)
         ),

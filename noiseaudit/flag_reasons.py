@@ -31,6 +31,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._rows import spread_rows, two_best
 from noiseaudit._validation import check_finite, check_labels, check_same_length, first_rows
 from noiseaudit.errors import DataError, check_name
 from noiseaudit.ridge_features import standardise
@@ -52,7 +53,6 @@ _LATE = 0.25  # share of the epochs that are the end of training
 _ENOUGH = 20  # ordinary examples of a class, else those of all classes set its limits
 _MEASURED = 5_000  # ordinary examples whose distances set the limits, spread over classes
 _NEAR, _ALIKE = 10, 5  # neighbours by which one is far; that are asked for their label
-_BLOCK_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ def explain_flags(
     n, k = pred_probs.shape
     copies = np.zeros(n, dtype=bool) if confirmed is None else confirmed
     asked, ordinary = flagged & ~copies, ~flagged & ~copies
-    mine, other, theirs = _two_best(given, pred_probs)
+    mine, other, theirs = two_best(pred_probs, given)
     best = np.where(theirs > mine, other, given)
     kind = np.full(n, "", dtype=f"<U{max(map(len, KINDS))}")
     distance, alike = np.full((2, n), np.nan)
@@ -243,25 +243,6 @@ def _check_points(labels: NDArray[np.int64], **points: NDArray[np.float32] | Non
         check_same_length(labels=labels, **{name: array})
 
 
-def _two_best(
-    labels: NDArray[np.int64], pred_probs: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Probability of the given label, the best other class and its probability, (n,) each."""
-    n, k = pred_probs.shape
-    mine, theirs = np.empty((2, n))
-    other = np.empty(n, dtype=np.int64)
-    block = max(1, _BLOCK_ELEMENTS // k)
-    for start in range(0, n, block):
-        rows = slice(start, start + block)
-        part = np.array(pred_probs[rows], dtype=np.float64)
-        own = np.arange(len(part)), labels[rows]
-        mine[rows] = part[own]
-        part[own] = -1
-        other[rows] = part.argmax(axis=1)
-        theirs[rows] = part.max(axis=1)
-    return mine, other, theirs
-
-
 def _limits(
     values: NDArray[np.float64],
     labels: NDArray[np.int64],
@@ -302,7 +283,7 @@ def _places(
         return distance, nearest_alike, alike
     most = max(2 * _ENOUGH, _MEASURED // k)
     usual = np.concatenate([
-        own[np.linspace(0, len(own) - 1, min(len(own), most)).astype(np.int64)]
+        own[spread_rows(len(own), most)]
         for own in _by_class(labels, np.flatnonzero(ordinary), k)
     ])  # fmt: skip
     check_finite(vectors, "vectors")

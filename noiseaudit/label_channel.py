@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
+from noiseaudit._rows import spread_rows
 from noiseaudit._validation import check_finite, check_labels, check_same_length
 from noiseaudit.errors import DataError
 
@@ -97,7 +98,7 @@ def fit_label_channel(class_scores: ArrayLike, labels: ArrayLike) -> LabelChanne
     if not len(labels):
         raise DataError("a label channel takes at least one example; got none")
     if len(labels) > _SAMPLE:
-        some = np.linspace(0, len(labels) - 1, _SAMPLE).astype(np.int64)
+        some = spread_rows(len(labels), _SAMPLE)
         scores, labels = scores[some], labels[some]
     order = np.argsort(labels, kind="stable")
     scores, labels = scores[order], labels[order]

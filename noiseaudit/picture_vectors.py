@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._rows import spread_rows
+
 __all__ = ["picture_vectors", "shrink_pictures"]
 
 _SIDE = 32
@@ -44,7 +46,7 @@ def picture_vectors(inputs: NDArray[Any]) -> NDArray[np.float32]:
     from sklearn.decomposition import TruncatedSVD
 
     n = len(inputs)
-    sample = shrink_pictures(inputs[np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int))])
+    sample = shrink_pictures(inputs[spread_rows(n, _SAMPLE)])
     if min(sample.shape) <= _DIMENSIONS:
         return shrink_pictures(inputs)
     projection = TruncatedSVD(_DIMENSIONS, random_state=0).fit(sample).components_.T

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._rows import row_blocks, spread_rows
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.detector import Detector, needs_of
 from noiseaudit.errors import ManifestMismatchError, UsageError
@@ -24,7 +25,6 @@ from noiseaudit.label_channel import (
 )
 from noiseaudit.planted_flips import pair_weights, plant_flips, plant_rivals
 from noiseaudit.ranking import Ranking
-from noiseaudit.ridge_features import spread_rows
 from noiseaudit.scoring import Scores, rank_embeddings, score_examples
 from noiseaudit.training.plan import TrainingPlan
 
@@ -42,7 +42,7 @@ _SHARES = (0.02, 0.05)  # of the labels, planted in one round
 _FEW, _MOST_ROUNDS = 100, 4  # plants that encoded pictures get further rounds for; rounds
 _RIVALS, _MOST_RIVALS = 0.02, 0.25  # of the labels, in all rounds; of the sample, in one
 _SAMPLE = 50_000  # examples that a label channel is made from, and rivals drawn
-_BLOCK_ELEMENTS = 2**24
+_SAMPLE_ELEMENTS = 2**24  # probabilities of those
 
 _Run = tuple[Mapping[str, Ranking], NDArray[np.float32]]
 """By detector how suspicious each label is, and (n, k) probabilities."""
@@ -209,7 +209,7 @@ def _suspicions(
         found[ODDS] = np.stack([
             np.concatenate([
                 channel.log_odds(log_of_probs(probs[part]), own[part])[0]
-                for part in _blocks(probs)
+                for part in row_blocks(*probs.shape)
             ])
             for (_, probs), own in zip(runs, labels, strict=True)
         ])  # fmt: skip
@@ -218,12 +218,7 @@ def _suspicions(
 
 def _sample(probs: NDArray[np.float32]) -> NDArray[np.int64]:
     """Rows that a channel is made from and rivals are drawn from: all, but of large data."""
-    return spread_rows(len(probs), min(_SAMPLE, _BLOCK_ELEMENTS // probs.shape[1]))
-
-
-def _blocks(probs: NDArray[np.float32]) -> list[slice]:
-    block = max(1, _BLOCK_ELEMENTS // max(1, probs.shape[1]))
-    return [slice(start, start + block) for start in range(0, len(probs), block)]
+    return spread_rows(len(probs), min(_SAMPLE, _SAMPLE_ELEMENTS // probs.shape[1]))
 
 
 def _train_round(
@@ -252,12 +247,13 @@ def _channel(scores: Scores, given: NDArray[np.int64]) -> tuple[LabelChannel, ND
     probs = scores.pred_probs
     some = _sample(probs)
     if scores.left_out_probs is None:
-        likely = [probs[part].argmax(axis=1) == given[part] for part in _blocks(probs)]
+        likely = [probs[part].argmax(axis=1) == given[part] for part in row_blocks(*probs.shape)]
         channel = count_label_channel(probs[some], given[some])
         return channel, np.concatenate(likely).astype(np.float64)
     channel = fit_label_channel(log_of_probs(probs[some]), given[some])
     was_right = [
-        1 - channel.prob_wrong(log_of_probs(probs[part]), given[part]) for part in _blocks(probs)
+        1 - channel.prob_wrong(log_of_probs(probs[part]), given[part])
+        for part in row_blocks(*probs.shape)
     ]
     return channel, np.concatenate(was_right)
 
@@ -285,7 +281,7 @@ def _preferred(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The likeliest class that is not the label, and its share of all that are not."""
     suggested, sureness = np.empty(len(labels), np.int64), np.empty(len(labels), np.float32)
-    for part in _blocks(probs):
+    for part in row_blocks(*probs.shape):
         others = np.array(probs[part], np.float32)
         rows = np.arange(len(others))
         others[rows, labels[part]] = -1.0

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
+from noiseaudit._rows import spread_rows
 from noiseaudit._validation import check_labels, check_same_length
 from noiseaudit.errors import DataError, UsageError, check_name
-from noiseaudit.ridge_features import RidgeFeatures, Rows, make_features, spread_rows
+from noiseaudit.ridge_features import RidgeFeatures, Rows, make_features
 
 __all__ = [
     "GRID",

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._rows import row_blocks, spread_rows
 from noiseaudit._validation import check_finite
 from noiseaudit.errors import UsageError
 
-__all__ = ["RidgeFeatures", "Rows", "make_features", "spread_rows", "standardise"]
+__all__ = ["RidgeFeatures", "Rows", "make_features", "standardise"]
 
 _BLOCK_ELEMENTS = 2**22
 _LARGEST = 20_000  # rows of a Gram matrix: 3.2 GB, and as much again while it is decomposed
@@ -43,12 +44,7 @@ class RidgeFeatures:
 
     def blocks(self) -> list[slice]:
         """Slices over all examples, a few tens of megabytes of rows each."""
-        return _blocks(self.n, self.width)
-
-
-def _blocks(n: int, width: int) -> list[slice]:
-    step = max(1, _BLOCK_ELEMENTS // max(1, width))
-    return [slice(start, min(n, start + step)) for start in range(0, n, step)]
+        return row_blocks(self.n, self.width, _BLOCK_ELEMENTS)
 
 
 def make_features(
@@ -84,13 +80,13 @@ def standardise(features: NDArray[Any]) -> Rows:
     n, d = features.shape
     total, squares = np.zeros(d), np.zeros(d)
     lowest, highest = np.full(d, np.inf), np.full(d, -np.inf)
-    for block in _blocks(n, d):
+    for block in row_blocks(n, d, _BLOCK_ELEMENTS):
         part = np.asarray(features[block], np.float64)
         total += part.sum(axis=0)
         lowest = np.minimum(lowest, part.min(axis=0, initial=np.inf))
         highest = np.maximum(highest, part.max(axis=0, initial=-np.inf))
     mean = total / n
-    for block in _blocks(n, d):
+    for block in row_blocks(n, d, _BLOCK_ELEMENTS):
         squares += np.square(np.asarray(features[block], np.float64) - mean).sum(axis=0)
     # The deviation of a constant column is a rounding error, not 0.
     varies = (highest > lowest) & (squares > 0)
@@ -106,11 +102,6 @@ def _squared_distances(
     found += np.square(rows).sum(axis=1)[:, None]
     found += np.square(others).sum(axis=1)
     return np.maximum(found, 0, out=found)  # of identical examples it is rounding, either sign
-
-
-def spread_rows(n: int, count: int) -> NDArray[np.int64]:
-    """`count` rows of n, evenly spaced, each once."""
-    return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))
 
 
 def _take(rows: Rows, wanted: NDArray[np.int64], d: int) -> NDArray[np.float64]:
@@ -135,7 +126,7 @@ def _gaussian(rows: Rows, n: int, d: int, landmarks: int) -> RidgeFeatures:
     kept = values > _WHITENING_TOLERANCE * values[-1]
     # Float32: what is rounded is the feature, the same at every use.
     kernel = np.empty((n, len(chosen)), np.float32)
-    for block in _blocks(n, max(d, len(chosen))):
+    for block in row_blocks(n, max(d, len(chosen)), _BLOCK_ELEMENTS):
         kernel[block] = np.exp(_squared_distances(rows(block), chosen) / -width)
     return RidgeFeatures(
         n,

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit._rows import spread_rows
 from noiseaudit.errors import UsageError, check_name
 from noiseaudit.evidence import Evidence
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
-from noiseaudit.ridge_features import spread_rows, standardise
+from noiseaudit.ridge_features import standardise
 from noiseaudit.watching import Snapshot, check_epoch
 
 __all__ = ["KnnDisagreement", "LofHidden"]

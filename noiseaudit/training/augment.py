@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from noiseaudit._rows import spread_rows
 from noiseaudit.errors import UsageError, check_name
 
 __all__ = ["Augmentation", "augment", "choose_augmentation", "parse_augmentation"]
@@ -136,8 +137,7 @@ def choose_augmentation(inputs: NDArray[np.uint8]) -> Augmentation:
     """
     if inputs.ndim < 3 or not len(inputs):
         return Augmentation()
-    rows = np.unique(np.linspace(0, len(inputs) - 1, _SAMPLE).astype(np.int64))
-    if np.median([_flat_share(inputs[row]) for row in rows]) >= _FLAT:
+    if np.median([_flat_share(inputs[row]) for row in spread_rows(len(inputs), _SAMPLE)]) >= _FLAT:
         return parse_augmentation("affine")
     return Augmentation(crop=max(1, round(min(inputs.shape[1:3]) * _CROP_SHARE)), flip=True)
 

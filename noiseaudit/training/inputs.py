@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from noiseaudit._rows import row_blocks, spread_rows
 from noiseaudit.dataset import LabeledDataset
 
 __all__ = ["Inputs"]
@@ -117,9 +118,8 @@ def _mean_std(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     axes: tuple[int, ...] = (0,)
     if inputs.dtype == np.uint8:
-        count = len(inputs) if rows is None else len(rows)
-        some = np.linspace(0, count - 1, min(count, _STATISTICS_ROWS)).astype(np.int64)
-        inputs = inputs[np.unique(some) if rows is None else rows[np.unique(some)]]
+        some = spread_rows(len(inputs) if rows is None else len(rows), _STATISTICS_ROWS)
+        inputs = inputs[some if rows is None else rows[some]]
         if inputs.ndim == 3:
             inputs = inputs[..., None]
         axes = (0, 1, 2)
@@ -127,15 +127,15 @@ def _mean_std(
         inputs = inputs[rows]
     total: Any = 0.0
     squares: Any = 0.0
-    block = max(1, 2**22 // max(1, inputs[:1].size))
+    blocks = row_blocks(len(inputs), inputs[:1].size, 2**22)
     scale = 255 if inputs.dtype == np.uint8 else 1
     # Two passes in blocks: exact enough for features of any offset, and never a float copy of all.
     count = inputs.size / inputs.shape[-1]
-    for start in range(0, len(inputs), block):
-        total = total + (inputs[start : start + block] / scale).sum(axis=axes, dtype=np.float64)
+    for block in blocks:
+        total = total + (inputs[block] / scale).sum(axis=axes, dtype=np.float64)
     mean = total / count
-    for start in range(0, len(inputs), block):
-        part = inputs[start : start + block] / scale - mean
+    for block in blocks:
+        part = inputs[block] / scale - mean
         squares = squares + np.square(part).sum(axis=axes, dtype=np.float64)
     std = np.sqrt(squares / count)
     return np.asarray(mean), np.where(std > 0, std, 1.0)

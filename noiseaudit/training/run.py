@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit._io import NPZ_ERRORS, atomic_file, make_folder, read_npz, write_npz
+from noiseaudit._rows import row_blocks
 from noiseaudit.class_sums import ClassSums
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.device import cpu_threads
@@ -250,9 +251,8 @@ def _write(
     with atomic_file(folder / "pred_probs.npy") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": sums.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        block = max(1, 2**24 // sums.shape[1])
-        for start in range(0, sums.shape[0], block):
-            part = sums.block_means(start, min(start + block, sums.shape[0]))
+        for rows in row_blocks(*sums.shape):
+            part = sums.block_means(rows.start, rows.stop)
             file.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
 
 
