@@ -60,7 +60,7 @@ class LooConsistency:
         n = len(evidence.labels)
         if n < 2 or evidence.num_classes < 2:
             return Ranking(self.name, evidence.ids, np.zeros(n))
-        scores = self._scores(evidence)
+        scores = _left_out_scores(evidence, self)
         given = scores[np.arange(n), evidence.labels]
         losses = logsumexp(_SHARPNESS * scores, axis=1) - _SHARPNESS * given
         return Ranking(self.name, evidence.ids, losses)
@@ -70,10 +70,7 @@ class LooConsistency:
         n, k = len(evidence.labels), evidence.num_classes
         if n < 2 or k < 2:
             return np.full((n, k), 1 / max(k, 1), np.float32)
-        return probs_of_scores(self._scores(evidence), evidence.labels, of="right")
-
-    def _scores(self, evidence: Evidence) -> NDArray[np.float64]:
-        return _left_out_scores(evidence, self.kernel, self.regularisation, self.rounds)
+        return probs_of_scores(_left_out_scores(evidence, self), evidence.labels, of="right")
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,7 @@ class LabelOdds:
 
     Suspicion in nats: log P(true class is another) - log P(true class is the given), **higher =
     more suspicious**. Leave-one-out predictions say which class is likely, the channel which
-    mistakes are common: see `noiseaudit.label_channel`.
-
-    Attributes:
-        regularisation: of the ridge; None for that with the least squared error, left out.
-        kernel: "rbf" or "linear".
-        rounds: of refitting the ridge with suspects weighted down.
+    mistakes are common: see `noiseaudit.label_channel`. The options are those of `LooConsistency`.
 
     Cost: as `loo_consistency`, which it shares the ridge with, and a second or so for the channel.
     Source: Goldberger & Ben-Reuven, ICLR 2017 (the channel, there a layer of the network); on
@@ -113,16 +105,17 @@ class LabelOdds:
         n = len(evidence.labels)
         if n < 2 or evidence.num_classes < 2:
             return Ranking(self.name, evidence.ids, np.zeros(n))
-        scores = _left_out_scores(evidence, self.kernel, self.regularisation, self.rounds)
+        scores = _left_out_scores(evidence, self)
         channel = fit_label_channel(scores, evidence.labels)
         return Ranking(self.name, evidence.ids, channel.log_odds(scores, evidence.labels)[0])
 
 
 def _left_out_scores(
-    evidence: Evidence, kernel: Literal["linear", "rbf"], regularisation: float | None, rounds: int
+    evidence: Evidence, detector: LooConsistency | LabelOdds
 ) -> NDArray[np.float64]:
     """(n, k) predictions of a ridge on all other examples, computed once for all who ask."""
     embeddings = evidence.vectors()
+    kernel, regularisation, rounds = detector.kernel, detector.regularisation, detector.rounds
     return evidence.shared(
         ("leave_one_out", kernel, regularisation, rounds),
         lambda: leave_one_out(
