@@ -30,20 +30,23 @@ def error(rate: float, row: dict[str, Any]) -> float:
 
 
 def line(name: str, noise: str, rows: list[dict[str, Any]]) -> list[str]:
-    noisy = [row for row in rows if row["true"]]
+    noisy, title = [row for row in rows if row["true"]], SETS.get(name, name)
     if not noisy:
         flagged = max(row["flagged"] for row in rows)
         rate = max(row["rate"] for row in rows)
-        return [SETS[name], "none", f"rate {rate:.2%} at most", *[""] * 6, f"{flagged:.2%} flagged",
+        return [title, "none", f"rate {rate:.2%} at most", *[""] * 6, f"{flagged:.2%} flagged",
                 "", "", "", "", cost(rows)]  # fmt: skip
     beside = [row for row in noisy if "others" in row]
     near = sum(error(row["rate"], row) <= bar_of(row) for row in noisy)
     covered = sum(row["low"] <= row["true"] <= row["high"] for row in noisy)
     bounded = sum(row["true"] <= row["most"] for row in noisy)
-    reached = [row["precision"] for row in noisy if row["precision"] is not None]
+    reached = [row["precision"] for row in noisy if row["flagged"]]
     return [
-        SETS[name], noise, f"{mean(error(row['rate'], row) for row in noisy):.0%}",
-        *(f"{mean(error(row['others'][other], row) for row in beside):.0%}" for other in OTHERS),
+        title, noise, f"{mean(error(row['rate'], row) for row in noisy):.0%}",
+        *(
+            f"{mean(error(row['others'][other], row) for row in beside):.0%}" if beside else "-"
+            for other in OTHERS
+        ),
         f"{near}/{len(noisy)}", f"{covered}/{len(noisy)}", f"{bounded}/{len(noisy)}",
         f"{sum(value >= 0.85 for value in reached)}/{len(reached)}",
         f"{mean(row['recall'] for row in noisy):.0%}",
@@ -60,17 +63,20 @@ def cost(rows: list[dict[str, Any]]) -> str:
     return f"{median(row['times_one_audit'] for row in rows):.1f}"
 
 
-def verdict() -> str:
-    lines = []
-    for name in SETS:
-        if not (RESULTS / f"verdict_{name}.json").exists():
-            continue
-        rows = load(f"verdict_{name}")["rows"]
-        for noise in dict.fromkeys(row["noise"] for row in rows):
-            lines.append(line(name, noise, [row for row in rows if row["noise"] == noise]))
+def summary(rows: list[dict[str, Any]]) -> str:
+    """A line for each data set and kind of noise."""
+    lines = [
+        line(*key, [row for row in rows if (row["set"], row["noise"]) == key])
+        for key in dict.fromkeys((row["set"], row["noise"]) for row in rows)
+    ]
     header = [
         "data", "noise", "error", "cleanlab", "mixture", "differs", "within the bar",
         "interval covers", "upper bound covers", "precise", "recall", "calibration error",
         "AUROC below best", "F1 below best", "times one audit",
     ]  # fmt: skip
     return table(header, lines)
+
+
+def verdict() -> str:
+    names = [name for name in SETS if (RESULTS / f"verdict_{name}.json").exists()]
+    return summary([row for name in names for row in load(f"verdict_{name}")["rows"]])

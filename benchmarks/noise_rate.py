@@ -33,7 +33,9 @@ from typing import Any
 
 import numpy as np
 from _noise_estimators import MAPS, calibration_error, rates_of_probs
+from _noise_options import NOISES, RATES, noise_options
 from _results import RESULTS, save, table
+from _verdict_tables import OTHERS, bar_of, error
 
 import noiseaudit as na
 from noiseaudit.detector import training_statistics
@@ -45,11 +47,9 @@ from noiseaudit.ridge import leave_one_out, probs_of_scores
 from noiseaudit.training.plan import make_plan
 from noiseaudit.training.run import run_training
 
-RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
-NOISES = ("uniform", "pair", "asymmetric", "instance")
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"sets": ("digits",), "noises": ("pair",), "rates": (0.2,), "limit": 200},
-    "cpu": {"sets": ("digits",), "noises": NOISES, "rates": RATES, "limit": 5000},
+    "smoke": {"sets": ["digits"], "noises": ["pair"], "rates": [0.2], "seeds": [0], "limit": 200},
+    "cpu": {"sets": ["digits"], "noises": NOISES, "rates": RATES, "seeds": [0], "limit": 5000},
 }
 LOO = {"rounds": 4, "share": 0.02, "rivals": 0.01}
 TRAINED = {"rounds": 1, "share": 0.02, "rivals": 0.02}  # one more training run: twice an audit
@@ -159,9 +159,10 @@ def of_suspicions(
     )  # fmt: skip
 
 
-def sets(options: argparse.Namespace, limit: int, names: Any) -> dict[str, Any]:
+def sets(options: argparse.Namespace) -> dict[str, Any]:
     made: dict[str, Any] = {}
-    for name in names:
+    limit = options.limit
+    for name in options.sets:
         base, _, trained = name.partition("_mlp")
         trained = name.endswith("_mlp")
         if base == "digits":
@@ -200,20 +201,21 @@ def flags(rows: list[dict[str, Any]]) -> tuple[str, str]:
     return f"{sum(value >= 0.85 for value in reached)}/{len(reached)}", f"{recall:.2f}"
 
 
+def off(rates: list[float], rows: list[dict[str, Any]]) -> float:
+    """Mean relative error of those rates, or their mean where no label is wrong."""
+    errors = [error(rate, row) for rate, row in zip(rates, rows, strict=True) if row["true"]]
+    return float(np.mean(errors or rates))
+
+
 def summary(rows: list[dict[str, Any]]) -> str:
     """Mean relative error, cells within the bar, precision reached and more, by set and noise."""
     lines = []
     for key in sorted({(row["set"], row["noise"]) for row in rows}):
         some = [row for row in rows if (row["set"], row["noise"]) == key]
-        errors = [row["rate"] / row["true"] - 1 for row in some if row["true"]]
-        bars = [0.15 if row["wanted"] <= 0.02 else 0.1 for row in some if row["true"]]
-        bars = bars if key[1] in ("uniform", "pair") else [0.2] * len(bars)
-        near = [abs(error) <= bar for error, bar in zip(errors, bars, strict=True)]
-        theirs = [np.mean([
-            abs(row["others"][other] / row["true"] - 1) for row in some if row["true"]
-        ]) if errors else np.mean([row["others"][other] for row in some])
-            for other in ("cleanlab", "log_margin_mixture", "prediction_differs")]  # fmt: skip
-        own = np.mean(np.abs(errors)) if errors else np.mean([row["rate"] for row in some])
+        noisy = [row for row in some if row["true"]]
+        near = [error(row["rate"], row) <= bar_of(row) for row in noisy]
+        own = off([row["rate"] for row in some], some)
+        theirs = [off([row["others"][other] for row in some], some) for other in OTHERS]
         lines.append([
             *key, f"{own:.3f}", f"{sum(near)}/{len(near)}", *(f"{value:.3f}" for value in theirs),
             f"{np.mean([row['calibration_error'] for row in some]):.3f}",
@@ -227,26 +229,10 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--sets", help="by comma; default: of the preset")
-    parser.add_argument("--noises")
-    parser.add_argument("--rates")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--embeddings", type=Path, default=Path(), help="a folder of .npz files")
-    parser.add_argument("--limit", type=int)
-    options = parser.parse_args(arguments)
-    preset = PRESETS[options.preset]
-    names = options.sets.split(",") if options.sets else preset["sets"]
-    noises = options.noises.split(",") if options.noises else preset["noises"]
-    rates = [float(r) for r in options.rates.split(",")] if options.rates else preset["rates"]
-    seeds = [int(seed) for seed in options.seeds.split(",")]
+    options = noise_options(__doc__, PRESETS, arguments)
     path = results
-    for name, made in sets(options, options.limit or preset["limit"], names).items():
-        rows = measure(name, made, noises, rates, seeds)
+    for name, made in sets(options).items():
+        rows = measure(name, made, options.noises, options.rates, options.seeds)
         print(summary(rows))
         suffix = "" if options.preset == "cpu" else f"_{options.preset}"
         path = save(f"noise_rate_{name}{suffix}", {"rows": rows}, results)

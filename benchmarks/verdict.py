@@ -31,21 +31,20 @@ from typing import Any
 
 import numpy as np
 from _noise_estimators import MAPS, calibration_error, other_estimators
-from _results import RESULTS, save, table
+from _noise_options import NOISES, RATES, noise_options
+from _results import RESULTS, save
+from _verdict_tables import summary
 from sklearn.metrics import roc_auc_score
 
 import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
 
-RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
-NOISES = ("uniform", "pair", "asymmetric", "instance")
 TRAINED = ("digits", "mnist", "fashion_mnist")
 HUMAN = ("aggre_label", "worse_label")
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"sets": "digits", "noises": "pair", "rates": "0.2", "seeds": "0", "epochs": 3},
+    "smoke": {"sets": ["digits"], "noises": ["pair"], "rates": [0.2], "seeds": [0], "epochs": 3},
     "cpu": {
-        "sets": "digits", "noises": ",".join(NOISES), "rates": ",".join(map(str, RATES)),
-        "seeds": "0,1,2", "epochs": None,
+        "sets": ["digits"], "noises": NOISES, "rates": RATES, "seeds": [0, 1, 2], "epochs": None,
     },
 }  # fmt: skip
 LIMITS = {"mnist": 10_000, "fashion_mnist": 5_000, "cifar10": 5_000, "cifar10n": 10_000}
@@ -129,13 +128,11 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> Path:
     """All cells of a set, saved after each: hours of work are not to be lost."""
     data, rows, path = opened(name, options), [], results
     suffix = "" if options.preset == "cpu" else f"_{options.preset}"
-    seeds = [int(seed) for seed in options.seeds.split(",")]
     if name == "cifar10n":
-        cells = [("human", key, seed) for key, seed in itertools.product(HUMAN, seeds)]
+        cells = [("human", key, seed) for key, seed in itertools.product(HUMAN, options.seeds)]
     else:
-        noises, rates = options.noises.split(","), map(float, options.rates.split(","))
-        kinds = [*itertools.product(noises, rates), ("uniform", 0.0)]
-        cells = [(noise, rate, seed) for seed in seeds for noise, rate in kinds]
+        kinds = [*itertools.product(options.noises, options.rates), ("uniform", 0.0)]
+        cells = [(noise, rate, seed) for seed in options.seeds for noise, rate in kinds]
     probs = None
     if "instance" in options.noises and name != "cifar10n":
         probs = estimate_class_probabilities(data.inputs, data.labels, data.num_classes, seed=0)
@@ -158,60 +155,10 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> Path:
     return path
 
 
-def bar_of(row: dict[str, Any]) -> float:
-    """The relative error that the rate may have."""
-    if row["noise"] in ("uniform", "pair"):
-        return 0.15 if row["wanted"] <= 0.02 else 0.1
-    return 0.25 if row["noise"] == "human" else 0.2
-
-
-def summary(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for key in dict.fromkeys((row["set"], row["noise"]) for row in rows):
-        some = [row for row in rows if (row["set"], row["noise"]) == key]
-        noisy = [row for row in some if row["true"]]
-        mean = {
-            name: np.nanmean([row[name] for row in some] or [np.nan])
-            for name in ("rate", "flagged", "calibration_error")
-        }
-        errors = [abs(row["rate"] / row["true"] - 1) for row in noisy]
-        near = sum(error <= bar_of(row) for error, row in zip(errors, noisy, strict=True))
-        reached = [row["precision"] for row in noisy if row["flagged"]]
-        lines.append([
-            *key, f"{np.mean(errors):.3f}" if noisy else f"rate {mean['rate']:.4f}",
-            f"{near}/{len(noisy)}",
-            f"{sum(value >= 0.85 for value in reached)}/{len(reached)}",
-            f"{mean['flagged']:.4f}", f"{mean['calibration_error']:.3f}",
-            *(
-                f"{100 * np.mean([row['auroc_best'] - row[which] for row in noisy]):.2f}"
-                if noisy else "-" for which in ("auroc_chosen", "auroc")
-            ),
-            f"{100 * np.mean([row['best_f1'] - row['f1'] for row in noisy]):.1f}" if noisy else "-",
-            f"{np.median([row['times_one_audit'] for row in some]):.2f}",
-        ])  # fmt: skip
-    header = [
-        "set", "noise", "error", "in bar", "precise", "flagged", "calibration", "chosen below",
-        "headline below", "F1 below", "cost",
-    ]  # fmt: skip
-    return table(header, lines)
-
-
 def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    for name in ("sets", "noises", "rates", "seeds"):
-        parser.add_argument(f"--{name}", help="by commas; default: of the preset")
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--embeddings", type=Path, default=Path(), help="a folder of .npz files")
-    parser.add_argument("--limit", type=int)
-    options = parser.parse_args(arguments)
-    for name, value in PRESETS[options.preset].items():
-        if getattr(options, name, None) is None:
-            setattr(options, name, value)
+    options = noise_options(__doc__, PRESETS, arguments)
     path = results
-    for name in options.sets.split(","):
+    for name in options.sets:
         path = measure(name, options, results)
     return path
 
