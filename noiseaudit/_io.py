@@ -23,6 +23,7 @@ from noiseaudit.errors import OutputError
 __all__ = [
     "NPZ_ERRORS",
     "atomic_file",
+    "csv_delimiter",
     "digest_stream",
     "make_folder",
     "read_json",
@@ -169,6 +170,12 @@ class _Lines:
 
     def write(self, line: str) -> int:
         return self._text.write(line.removesuffix("\r\n") + "\n")
+
+
+def csv_delimiter(header: str) -> str:
+    """What stands between the cells of a CSV with this first line."""
+    # A spreadsheet of a country with decimal commas writes semicolons.
+    return ";" if header.count(";") > header.count(",") else ","
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

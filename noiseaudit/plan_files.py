@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import read_json, read_npz, spreadsheet_safe, write_csv, write_npz
+from noiseaudit._io import (
+    csv_delimiter,
+    read_json,
+    read_npz,
+    spreadsheet_safe,
+    write_csv,
+    write_npz,
+)
 from noiseaudit.cleaning import ACTIONS, CleaningPlan
 from noiseaudit.errors import DataError, OutputError
 
@@ -171,9 +178,7 @@ def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read(2**16)
             file.seek(0)
-            # A spreadsheet of a country with decimal commas writes semicolons.
-            first = text.partition("\n")[0]
-            delimiter = ";" if first.count(";") > first.count(",") else ","
+            delimiter = csv_delimiter(text.partition("\n")[0])
             reader = csv.DictReader(file, delimiter=delimiter, restval="")
             lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
             if lacking:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noiseaudit._io import spreadsheet_safe, write_csv
+from noiseaudit._io import csv_delimiter, spreadsheet_safe, write_csv
 from noiseaudit._validation import find_rows
 from noiseaudit.cleaning import CleaningPlan
 from noiseaudit.errors import DataError, OutputError
@@ -152,16 +152,15 @@ def _fingerprint(folder: Path) -> Mapping[str, Any]:
 
 
 def _read_table(path: Path, columns: tuple[str, ...], way_out: str) -> dict[str, NDArray[Any]]:
-    """Columns of a CSV as text; semicolons where the header has more of them than commas."""
+    """Columns of a CSV as text, between commas or semicolons."""
     import pandas as pd
 
     try:
         with path.open(encoding="utf-8-sig") as file:
-            header = file.readline(2**16)
+            delimiter = csv_delimiter(file.readline(2**16))
         frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-            sep=";" if header.count(";") > header.count(",") else ",",
-        )  # fmt: skip
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=delimiter
+        )
     except (OSError, ValueError) as error:  # pandas' and Unicode errors are of the latter
         raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
     if lacking := [name for name in columns if name not in frame.columns]:
