@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import noiseaudit as na
+from noiseaudit.label_noise import flip_uniform
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
@@ -26,6 +29,13 @@ def _caches(tmp_path_factory) -> Iterator[str]:
 def _own_cache(_caches, monkeypatch):
     """No test reads or leaves anything in the user's own cache; the folder is made when needed."""
     monkeypatch.setenv("NOISEAUDIT_CACHE", next(_caches))
+
+
+@pytest.fixture(scope="session")
+def noisy_digits():
+    """The digits with a tenth of their labels flipped, and (n,) the clean labels."""
+    clean = na.load("digits")
+    return clean.with_labels(flip_uniform(clean.labels, 10, 0.1, seed=0)), clean.labels
 
 
 @pytest.fixture(scope="session")

@@ -12,16 +12,9 @@ import noiseaudit as na
 from noiseaudit.cli import main
 from noiseaudit.errors import ManifestMismatchError, OutputError, UnknownNameError, UsageError
 from noiseaudit.findings import find_issues
-from noiseaudit.label_noise import flip_uniform
 
 FEW = ["area_under_margin", "cumulative_loss"]
 FREE = [name for name, kind in na.detector_types().items() if set(kind.needs) <= {"training"}]
-
-
-@pytest.fixture(scope="module")
-def noisy_digits():
-    clean = na.load("digits")
-    return clean.with_labels(flip_uniform(clean.labels, 10, 0.1, seed=0)), clean.labels
 
 
 @pytest.fixture(scope="module")

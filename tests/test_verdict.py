@@ -13,23 +13,19 @@ from noiseaudit.cleaning_policy import CleaningPolicy
 from noiseaudit.cli import main
 from noiseaudit.detector import create_detectors
 from noiseaudit.errors import UsageError
+from noiseaudit.evaluation import auroc
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.planted_rounds import ODDS, PlantedRounds, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
+from noiseaudit.training import loop
 from noiseaudit.verdict import reach_verdict
 from noiseaudit.verdict_presentation import verdict_sentence, verdict_summary
 
 
 @pytest.fixture(scope="module")
-def noisy():
-    clean = na.load("digits")
-    return clean.with_labels(flip_uniform(clean.labels, 10, 0.1, seed=0)), clean.labels
-
-
-@pytest.fixture(scope="module")
-def audited(noisy, tmp_path_factory):
+def audited(noisy_digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("verdict") / "out"
-    return na.audit(noisy[0], out=out, epochs=20, threads=1, duplicates=False), out
+    return na.audit(noisy_digits[0], out=out, epochs=20, threads=1, duplicates=False), out
 
 
 def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
@@ -83,8 +79,6 @@ def test_equals_are_combined_and_weak_members_are_left_out():
     verdict = reach_verdict(found, np.arange(len(wrong)), 4)
     assert set(verdict.trusted) == {"good", "other"}
     assert verdict.ranking.detector == "combined"
-    from noiseaudit.evaluation import auroc
-
     single = [auroc(found.suspicions[name][0], wrong) for name in verdict.trusted]
     assert auroc(verdict.ranking.scores, wrong) > max(single)
     # The values are those of the best, in another order.
@@ -140,9 +134,9 @@ def test_what_takes_further_trainings_is_not_judged():
     assert "two classes" in why_no_rounds(judged, alone)
 
 
-def test_an_audit_opens_with_the_verdict(audited, noisy):
+def test_an_audit_opens_with_the_verdict(audited, noisy_digits):
     report, out = audited
-    verdict, wrong = report.verdict, noisy[0].labels != noisy[1]
+    verdict, wrong = report.verdict, noisy_digits[0].labels != noisy_digits[1]
     assert verdict.estimate.rate.value == pytest.approx(wrong.mean(), rel=0.25)  # measured 5%
     assert verdict.estimate.rate.low <= wrong.mean() <= verdict.estimate.rate.high
     assert wrong[verdict.is_flagged].mean() > 0.85
@@ -156,31 +150,31 @@ def test_an_audit_opens_with_the_verdict(audited, noisy):
         first = next(iter(csv.DictReader(file)))
     assert float(first["p_error"]) > 0.9 >= 0.1 > 1 - float(first["p_error"])
     assert first["kind"] == "mislabelled"
-    row = int(np.flatnonzero(noisy[0].ids == int(first["sample_id"]))[0])
-    assert noisy[1][row] == int(first["suggested_label"])
+    row = int(np.flatnonzero(noisy_digits[0].ids == int(first["sample_id"]))[0])
+    assert noisy_digits[1][row] == int(first["suggested_label"])
 
 
-def test_running_again_plants_the_same_and_trains_nothing(audited, noisy, monkeypatch):
+def test_running_again_plants_the_same_and_trains_nothing(audited, noisy_digits, monkeypatch):
     report, out = audited
-    from noiseaudit.training import loop
-
     monkeypatch.setattr(loop, "_train_epoch", lambda *_: pytest.fail("trained again"))
-    again = na.audit(noisy[0], out=out, epochs=20, threads=1, duplicates=False, precision=0.999)
+    again = na.audit(
+        noisy_digits[0], out=out, epochs=20, threads=1, duplicates=False, precision=0.999
+    )
     same = again.verdict.estimate.p_error
     assert same.tobytes() == report.verdict.estimate.p_error.tobytes()
     assert again.verdict.threshold.count < report.verdict.threshold.count
 
 
-def test_a_plan_acts_at_a_precision_and_relabels_where_it_is_sure(audited, noisy):
+def test_a_plan_acts_at_a_precision_and_relabels_where_it_is_sure(audited, noisy_digits):
     report, _ = audited
-    wrong = noisy[0].labels != noisy[1]
+    wrong = noisy_digits[0].labels != noisy_digits[1]
     plan = report.plan.with_policy(CleaningPolicy.parse("precision:0.9", min_per_class=0))
     assert ((plan.actions == "remove") == report.verdict.is_flagged).all()
     sure = CleaningPolicy.parse("precision:0.9", relabel_above=0.8, min_per_class=0)
     plan = report.plan.with_policy(sure)
     relabelled = plan.actions == "relabel"
     assert relabelled.sum() > 50
-    assert (plan.new_labels[relabelled] == noisy[1][relabelled]).mean() > 0.9
+    assert (plan.new_labels[relabelled] == noisy_digits[1][relabelled]).mean() > 0.9
     assert wrong[plan.actions == "remove"].mean() > 0.8
     without = na.audit(na.load("digits", limit=100), epochs=1, duplicates=False)
     assert without.verdict is None
