@@ -38,8 +38,8 @@ def picture_vectors(inputs: NDArray[Any]) -> NDArray[np.float32]:
     """(n, d) float32, whose cosines are nearly those of the pictures.
 
     Pictures are shrunk and projected on the 64 leading singular vectors, not centred, of 5,000 of
-    them; up to 64 pictures, or pictures of up to 64 numbers, are only shrunk. Cost: 64 n times the
-    number of shrunk pixels; memory for 64 n numbers.
+    them; where there are at most 64 pictures, or numbers in one, they are only shrunk. Cost: 64 n
+    times the number of shrunk pixels; memory for 64 n numbers.
 
     Args:
         inputs: (n, h, w) or (n, h, w, c) uint8; may be memory-mapped.
