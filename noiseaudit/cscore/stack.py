@@ -24,6 +24,7 @@ _STEP = 1e8  # operations of a forward step on a CPU from which batching more mo
 _MOST = 64
 _MOST_CUDA = 256
 _CUDA_ELEMENTS = 2**28  # of parameters and of inputs, at once
+_ALIGNED = 16  # rows of a batch: some processors round by where in memory a matrix begins
 
 
 def can_stack(
@@ -78,7 +79,8 @@ def train_stack(
     """Train each model on its own inputs, in its own order, as `training.loop.train` would.
 
     On a CPU with one thread a model's weights are bit for bit the same whatever it is trained
-    beside, or alone. `train` multiplies in another order, so the two differ by rounding.
+    beside, or alone, if hidden layers are multiples of 16 wide. `train` multiplies in another
+    order, so the two differ by rounding.
 
     Args:
         models: freshly built, of one structure that `stack_size` knows; changed in place.
@@ -104,8 +106,9 @@ def train_stack(
             labels = torch.stack(
                 [part.labels[torch.from_numpy(own)] for part, own in zip(parts, rows, strict=True)]
             )
+            padding = (0, 0) * (batch.ndim - 2) + (0, -len(columns) % _ALIGNED)
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                logits = stack(batch)
+                logits = stack(F.pad(batch, padding))[:, : len(columns)]
             loss = F.cross_entropy(
                 logits.float().flatten(0, 1), labels.flatten(), reduction="sum",
                 label_smoothing=recipe.label_smoothing,
