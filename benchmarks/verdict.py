@@ -105,7 +105,7 @@ def cell(data: na.LabeledDataset, clean: np.ndarray, seed: int, epochs: int | No
         row |= {
             "f1": f1(is_wrong, p >= 0.5), "best_f1": best_f1(is_wrong, report.ranking.scores),
             "auroc": float(roc_auc_score(is_wrong, report.ranking.scores)),
-            "auroc_chosen": auroc[next(iter(verdict.auroc))],
+            "auroc_chosen": auroc[verdict.trusted[0]],
             "auroc_best": max(auroc.values()), "auroc_of": auroc,
         }  # fmt: skip
     return row

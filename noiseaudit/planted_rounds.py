@@ -56,6 +56,7 @@ class PlantedRounds:
         given: (n,) int64, given labels.
         labels: (r + 1, n) int64 that each run was given; a plant is where they differ from `given`.
         suspicions: by detector name, (r + 1, n) float64, higher = more suspicious.
+        predicted: (r + 1, n) int64, the likeliest class.
         suggested: (r + 1, n) int64, the likeliest class that is not the label.
         sureness: (r + 1, n) float32 in [0, 1], its probability if the label is wrong.
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
@@ -67,6 +68,7 @@ class PlantedRounds:
     given: NDArray[np.int64]
     labels: NDArray[np.int64]
     suspicions: Mapping[str, NDArray[np.float64]]
+    predicted: NDArray[np.int64]
     suggested: NDArray[np.int64]
     sureness: NDArray[np.float32]
     weights: NDArray[np.float64]
@@ -159,8 +161,9 @@ def run_planted_rounds(
         given=given,
         labels=every,
         suspicions=_suspicions(judged, runs, every, scores, channel),
-        suggested=np.stack([suggested for suggested, _ in told]),
-        sureness=np.stack([sureness for _, sureness in told]),
+        predicted=np.stack([predicted for predicted, _, _ in told]),
+        suggested=np.stack([suggested for _, suggested, _ in told]),
+        sureness=np.stack([sureness for _, _, sureness in told]),
         weights=np.vstack([np.zeros(n), weights]),
         most_weights=np.vstack([np.zeros(n), most]),
         is_left_out=scores.left_out_probs is not None,
@@ -278,15 +281,17 @@ def _with_rivals(
 
 def _preferred(
     probs: NDArray[np.float32], labels: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The likeliest class that is not the label, and its share of all that are not."""
-    suggested, sureness = np.empty(len(labels), np.int64), np.empty(len(labels), np.float32)
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The likeliest class, the likeliest that is not the label, and its share of all but that."""
+    predicted, suggested = np.empty((2, len(labels)), np.int64)
+    sureness = np.empty(len(labels), np.float32)
     for part in row_blocks(*probs.shape):
         others = np.array(probs[part], np.float32)
+        predicted[part] = others.argmax(axis=1)
         rows = np.arange(len(others))
         others[rows, labels[part]] = -1.0
         suggested[part] = others.argmax(axis=1)
         others[rows, labels[part]] = 0.0
         best, rest = others[rows, suggested[part]], others.sum(axis=1)
         sureness[part] = best / np.maximum(rest, 1e-30)
-    return suggested, sureness
+    return predicted, suggested, sureness

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +18,14 @@ from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.ranking import Ranking
+from noiseaudit.run_agreement import sharpen_estimate
 
 __all__ = ["AS_GOOD", "Verdict", "reach_verdict"]
 
 AS_GOOD = 0.002
-"""AUROC of plants below the best, within which a detector joins a combination."""
+"""AUROC of plants below the best, within which a detector is thought as good."""
 
+_AS_GOOD_BETWEEN = 0.005  # likewise of plants between classes, of which there are fewer
 _PRIOR = 4.0  # plants that the calibration of suggestions starts from
 
 
@@ -37,6 +39,7 @@ class Verdict:
         rankings: of all that was judged, by name: detectors, and of a network `label_odds`.
         trusted: the detectors that it is made of, the best first.
         auroc: by detector, of the plants among all other examples, in [0, 1]; best first.
+        auroc_between: likewise, of the plants on examples between two classes.
         suggested: (n,) int64, the likeliest class that is not the given.
         sureness: (n,) float32 in [0, 1], the model's probability of that class if the label is
             wrong.
@@ -51,6 +54,7 @@ class Verdict:
     rankings: Mapping[str, Ranking]
     trusted: tuple[str, ...]
     auroc: Mapping[str, float]
+    auroc_between: Mapping[str, float]
     suggested: NDArray[np.int64]
     sureness: NDArray[np.float32]
     suggested_prob: NDArray[np.float64]
@@ -72,6 +76,7 @@ class Verdict:
             "is_close": self.estimate.is_close,
             "plants": self.estimate.plants,
             "trusted": list(self.trusted), "auroc_of_plants": dict(self.auroc),
+            "auroc_of_plants_between_classes": dict(self.auroc_between),
             "precision": self.precision, "flagged": found.count,
             "expected_precision": _number(found.precision.value),
             "expected_precision_low": _number(found.precision.low),
@@ -101,16 +106,21 @@ def reach_verdict(
         DataError: for fewer than ten plants.
         UsageError: for a precision that cannot be.
     """
-    auroc = {name: _auroc(values, rounds) for name, values in rounds.suspicions.items()}
-    auroc = dict(sorted(auroc.items(), key=lambda item: -item[1]))
-    trusted, suspicions = _combine(rounds, auroc)
+    auroc, between = _find_plants(rounds, rounds.weights), _find_plants(rounds, rounds.most_weights)
+    trusted = _trust(auroc, between)
+    suspicions = _combine(rounds, trusted)
+    odds = _on_scale(suspicions, rounds)
     with warnings.catch_warnings():  # that it is not supported is for the caller to say
         warnings.simplefilter("ignore", NoiseAuditWarning)
         estimate = estimate_noise(
-            rounds.given, rounds.labels, _on_scale(suspicions, rounds, auroc), rounds.suggested,
+            rounds.given, rounds.labels, odds, rounds.suggested,
             num_classes=num_classes, weights=rounds.weights, most_weights=rounds.most_weights,
             in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
         )  # fmt: skip
+    if not rounds.is_left_out and ODDS in auroc and estimate.is_supported:
+        estimate = sharpen_estimate(
+            estimate, odds[0], rounds.labels, rounds.predicted, num_classes=num_classes, seed=seed
+        )
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(
@@ -121,6 +131,7 @@ def reach_verdict(
         },
         trusted=trusted,
         auroc=auroc,
+        auroc_between=between,
         suggested=rounds.suggested[0],
         sureness=rounds.sureness[0],
         suggested_prob=estimate.p_error * right,
@@ -130,12 +141,20 @@ def reach_verdict(
     )
 
 
-def _auroc(suspicions: NDArray[np.float64], rounds: PlantedRounds) -> float:
+def _find_plants(rounds: PlantedRounds, weights: NDArray[np.float64]) -> dict[str, float]:
+    """By detector the AUROC of plants with these weights, best first."""
+    found = {name: _auroc(values, rounds, weights) for name, values in rounds.suspicions.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _auroc(
+    suspicions: NDArray[np.float64], rounds: PlantedRounds, every: NDArray[np.float64]
+) -> float:
     """Of plants among all that were not planted, mean over rounds with plants that count."""
     from sklearn.metrics import roc_auc_score
 
     found = []
-    for values, planted, weights in zip(suspicions, rounds.is_planted, rounds.weights, strict=True):
+    for values, planted, weights in zip(suspicions, rounds.is_planted, every, strict=True):
         counts = ~planted | (weights > 0)
         if weights.sum() > 0 and not planted.all():
             share = np.where(planted, weights, 1.0)[counts]
@@ -143,35 +162,38 @@ def _auroc(suspicions: NDArray[np.float64], rounds: PlantedRounds) -> float:
     return float(np.mean(found)) if found else 0.5
 
 
-def _combine(
-    rounds: PlantedRounds, auroc: Mapping[str, float]
-) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """The detectors to trust, and their common suspicion in all runs.
+def _trust(auroc: Mapping[str, float], between: Mapping[str, float]) -> tuple[str, ...]:
+    """The detectors to trust, the best first.
 
-    Weak members spoil a combination, so only those join that find the plants as well as the best.
-    Examples stand in the order of the members' mean log odds of ranks; the values are the best
-    one's, sorted likewise.
+    Weak members spoil a combination, so those join that find the plants as well as the best, and
+    of these the ones that are as good at the harder plants, between classes.
     """
-    best, *others = auroc
-    members = (best, *(name for name in others if auroc[name] >= auroc[best] - AS_GOOD))
-    values = rounds.suspicions[best]
-    if len(members) == 1:
-        return members, values
-    together = np.mean([_log_odds_of_ranks(rounds.suspicions[name]) for name in members], axis=0)
-    return members, _with_values(together, values)
+    able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
+    able.sort(key=lambda name: -between[name])
+    return tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
 
 
-def _on_scale(
-    suspicions: NDArray[np.float64], rounds: PlantedRounds, auroc: Mapping[str, float]
-) -> NDArray[np.float64]:
+def _combine(rounds: PlantedRounds, trusted: Sequence[str]) -> NDArray[np.float64]:
+    """The common suspicion of these detectors in all runs.
+
+    Examples stand in the order of the mean log odds of ranks; the values are the best one's,
+    sorted likewise.
+    """
+    values = rounds.suspicions[trusted[0]]
+    if len(trusted) == 1:
+        return values
+    together = np.mean([_log_odds_of_ranks(rounds.suspicions[name]) for name in trusted], axis=0)
+    return _with_values(together, values)
+
+
+def _on_scale(suspicions: NDArray[np.float64], rounds: PlantedRounds) -> NDArray[np.float64]:
     """The suspicions in the same order, with the values of label odds where there are any.
 
     An estimate needs a scale on which the right labels fall off at the top: a score that is the
     same for all that was never predicted right has none.
     """
-    if ODDS not in auroc or suspicions is rounds.suspicions[ODDS]:
-        return suspicions
-    return _with_values(suspicions, rounds.suspicions[ODDS])
+    odds = rounds.suspicions.get(ODDS)
+    return suspicions if odds is None else _with_values(suspicions, odds)
 
 
 def _with_values(order: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:

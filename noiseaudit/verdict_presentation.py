@@ -85,15 +85,13 @@ def _recommendation(verdict: Verdict) -> str:
     shown = max(5, len(verdict.trusted))
     listed = ", ".join(f"{name} {auroc:.4f}" for name, auroc in list(best.items())[:shown])
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
-    if len(verdict.trusted) == 1:
-        text = f"{verdict.trusted[0]} is trusted: it finds {planted} best"
-    else:
-        text = (
-            f"{_listed(verdict.trusted)} are trusted together: each finds {planted} as well as the "
-            f"best, but for {AS_GOOD}"
-        )
+    who = _listed(verdict.trusted)
+    text = (
+        f"{who} {'is' if len(verdict.trusted) == 1 else 'are'} trusted: as good as any at "
+        f"{planted}, but for {AS_GOOD}, and best at those on examples between two classes"
+    )
     return f"{text} (AUROC among all other labels, wrong ones included: {listed})."
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -18,7 +18,7 @@ from noiseaudit.label_noise import flip_uniform
 from noiseaudit.planted_rounds import ODDS, PlantedRounds, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.training import loop
-from noiseaudit.verdict import reach_verdict
+from noiseaudit.verdict import AS_GOOD, reach_verdict
 from noiseaudit.verdict_presentation import verdict_sentence, verdict_summary
 
 
@@ -48,7 +48,8 @@ def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
     weights = np.zeros(labels.shape)
     weights[1, plants] = 1
     found = PlantedRounds(
-        given=given, labels=labels, suspicions=suspicions, suggested=suggested,
+        given=given, labels=labels, suspicions=suspicions,
+        predicted=np.stack([true, true]), suggested=suggested,
         sureness=np.full(labels.shape, 0.9, np.float32), weights=weights,
         most_weights=np.zeros(labels.shape), is_left_out=False, seconds=1.0,
     )  # fmt: skip
@@ -84,6 +85,22 @@ def test_equals_are_combined_and_weak_members_are_left_out():
     # The values are those of the best, in another order.
     best = np.sort(found.suspicions[verdict.trusted[0]][0])
     np.testing.assert_allclose(np.sort(verdict.ranking.scores), best)
+
+
+def test_of_equals_those_are_trusted_that_find_plants_between_classes():
+    found, wrong, _ = rounds(easy=lambda wrong, noise: 5 * wrong + noise[0])
+    plants = np.flatnonzero(found.is_planted[1])
+    hard = plants[:50]  # not found by `easy`
+    weights, between = found.weights.copy(), found.most_weights.copy()
+    weights[1, hard], between[1, hard] = 0, 1
+    found.suspicions["easy"][1, hard] -= 5
+    verdict = reach_verdict(
+        replace(found, weights=weights, most_weights=between), np.arange(len(wrong)), 4
+    )
+    assert abs(verdict.auroc["easy"] - verdict.auroc["good"]) < AS_GOOD
+    assert verdict.auroc_between["easy"] < 0.6 < 0.9 < verdict.auroc_between["good"]
+    assert verdict.trusted == ("good",)
+    assert verdict.told()["auroc_of_plants_between_classes"] == verdict.auroc_between
 
 
 def test_without_evidence_no_number_is_given():

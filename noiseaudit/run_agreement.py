@@ -1,0 +1,104 @@
+"""What two runs of one network agree on: how often it errs, and so how many labels are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+
+from noiseaudit.noise_estimate import Estimate, NoiseEstimate
+from noiseaudit.seeding import generator
+
+__all__ = ["sharpen_estimate"]
+
+_STEADY = 0.025  # of the examples, told differently at most; above 40% noise of pairs was found
+_SLOPE = 3.0  # of log odds on those of label odds
+# Both chosen on digits, seed 0; MNIST was looked at.
+_UNSEEN = 3.0  # examples told differently that none seen leaves possible, at 95%
+_LEAST_SHARE = 1e-6
+_BINS, _DRAWS = 50, 100
+
+
+def sharpen_estimate(
+    estimate: NoiseEstimate,
+    odds: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    *,
+    num_classes: int,
+    seed: int = 0,
+) -> NoiseEstimate:
+    """The estimate, sharper where two runs of a network are a second witness to it.
+
+    On average over training a network prefers another class to most wrong labels, and to a few
+    right ones, about as many as it errs on: with d the share of labels that it does not predict
+    and e that of examples on which a run with plants predicts another class,
+
+        rate = (d - e) / (1 - e k / (k - 1)).
+
+    That has far less variance than a fit to the plants' scores. But a network may err on the same
+    examples in every run, and those look like wrong labels: so only where the runs differ little,
+    and the fit to the plants does not rule this rate out, is it taken, and log odds of errors are
+    then three times those of the labels, moved to add up to it. Otherwise nothing changes.
+
+    Cost: milliseconds for 50,000 examples.
+    Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
+    ICLR 2022 (the error as disagreement); its use on noisy labels is our own.
+
+    Args:
+        estimate: of `noise_estimation`.
+        odds: (n,) float64, how suspicious the given labels are, as log odds of a label channel.
+        labels: (r + 1, n) int64, given labels, and those of r runs with plants.
+        predicted: (r + 1, n) int64, the likeliest class by those runs, on average over training.
+        num_classes: k, at least 2.
+        seed: of the draws from the interval.
+    """
+    given, kept = labels[0], labels[1:] == labels[0]
+    n = len(given)
+    differs = float((predicted[0] != given).mean())
+    disagree = float((predicted[1:] != predicted[0])[kept].mean())
+
+    def rate_of(error: float) -> float:
+        chance = min(0.9, error * num_classes / (num_classes - 1))
+        return max(0.0, (differs - error) / (1 - chance))
+
+    rate = rate_of(disagree)
+    if disagree > _STEADY or not estimate.rate.low <= rate <= estimate.rate.high:
+        return estimate
+    low = max(estimate.rate.low, rate_of(2 * disagree + _UNSEEN / n))
+    found = Estimate(rate, min(rate, low), max(rate, min(estimate.rate.high, differs)))
+    p_error = _probabilities(odds, rate)
+    per_pair = np.zeros((num_classes, num_classes))
+    np.add.at(per_pair, (estimate.suggested, given), p_error)
+    per_class = per_pair.sum(axis=0)
+    down, up = (bound / rate if rate else 1.0 for bound in found[1:])
+    bins = np.minimum((p_error * _BINS).astype(np.int16), _BINS - 1)
+    held = np.maximum(np.bincount(bins, minlength=_BINS), 1)
+    drawn = generator(seed, "agreement").uniform(found.low, found.high, _DRAWS)
+    curves = [np.bincount(bins, _probabilities(odds, r), _BINS) / held for r in drawn]
+    return replace(
+        estimate,
+        p_error=p_error,
+        rate=found,
+        most=max(estimate.most, differs),
+        per_class=(per_class, per_class * down, per_class * up),
+        per_pair=(per_pair, per_pair * down, per_pair * up),
+        _bins=bins[None],
+        _curves=np.stack(curves),
+    )
+
+
+def _probabilities(odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+    """(n,) in [0, 1], a logistic curve of these log odds with that mean."""
+    if rate < _LEAST_SHARE:
+        return np.zeros(len(odds))
+    steep = _SLOPE * odds
+    far = abs(float(logit(rate)))
+    shift = brentq(
+        lambda number: float(expit(steep + number).mean()) - rate,
+        -float(steep.max()) - far - 1, -float(steep.min()) + far + 1,
+    )  # fmt: skip
+    return np.asarray(expit(steep + shift), np.float64)

@@ -1,0 +1,85 @@
+"""Two runs of one network as a second witness to the number of wrong labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import noiseaudit as na
+from noiseaudit.noise_estimate import Estimate
+from noiseaudit.noise_estimation import estimate_noise
+from noiseaudit.run_agreement import sharpen_estimate
+
+N, K = 4000, 5
+
+
+def runs(rate=0.1, error=0.01, disagree=0.01, seed=0):
+    """Labels of two runs, what those predict, log odds, and an estimate that rules out little."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, K, N)
+    given = np.where(random.random(N) < rate, (true + 1) % K, true)
+    labels = np.stack([given, given])
+    plants = random.permutation(np.flatnonzero(given == true))[:200]
+    labels[1, plants] = (given[plants] + 2) % K
+    first = np.where(random.random(N) < error, (true + 2) % K, true)
+    predicted = np.stack([first, np.where(random.random(N) < disagree, (first + 1) % K, first)])
+    odds = 2 * random.standard_normal(labels.shape) - 5 + 10 * (labels != true)
+    suggested = np.where(labels == true, (labels + 1) % K, true)
+    found = estimate_noise(given, labels, odds, suggested, num_classes=K, in_nats=True)
+    wide = replace(found, rate=Estimate(found.rate.value, 0.0, 0.5))
+    return wide, odds[0], labels, predicted, given != true
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
+def test_the_rate_is_what_is_not_predicted_less_what_the_runs_differ_on(rate):
+    wide, odds, labels, predicted, wrong = runs(rate)
+    found = sharpen_estimate(wide, odds, labels, predicted, num_classes=K)
+    assert found.rate.value == pytest.approx(wrong.mean(), abs=0.004)
+    assert found.rate.low <= wrong.mean() <= found.rate.high <= found.most
+    assert found.rate.high - found.rate.low < 0.05
+    assert found.p_error.mean() == pytest.approx(found.rate.value)
+    assert (np.diff(found.p_error[np.argsort(odds)]) >= 0).all()
+    assert found.per_class[0].sum() == pytest.approx(N * found.rate.value)
+    np.testing.assert_allclose(found.per_pair[0].sum(axis=0), found.per_class[0])
+    assert (found.per_class[1] <= found.per_class[0]).all()
+    assert (found.per_class[0] <= found.per_class[2]).all()
+    threshold = found.threshold(0.9)
+    flagged = found.p_error >= threshold.p_error
+    assert threshold.count == flagged.sum() > 0.5 * wrong.sum()
+    assert threshold.precision.low <= threshold.precision.value <= threshold.precision.high
+    assert wrong[flagged].mean() >= 0.9
+
+
+def test_runs_that_differ_a_lot_say_nothing():
+    wide, odds, labels, predicted, _ = runs(disagree=0.04)
+    assert sharpen_estimate(wide, odds, labels, predicted, num_classes=K) is wide
+
+
+def test_a_rate_that_the_plants_rule_out_is_not_taken():
+    # A network that errs on the same examples in every run: nothing tells those from wrong labels.
+    wide, odds, labels, predicted, _ = runs(rate=0.02, error=0.15)
+    narrow = replace(wide, rate=Estimate(0.02, 0.01, 0.03))
+    assert sharpen_estimate(narrow, odds, labels, predicted, num_classes=K) is narrow
+    taken = sharpen_estimate(wide, odds, labels, predicted, num_classes=K)
+    assert taken.rate.value > 0.1
+
+
+def test_where_nothing_is_wrong_no_label_is_flagged():
+    wide, odds, labels, _, wrong = runs(rate=0.0)
+    right = np.stack([labels[0], labels[0]])
+    found = sharpen_estimate(wide, odds, labels, right, num_classes=K)
+    assert not wrong.any()
+    assert found.rate.value == found.p_error.max() == 0
+    assert found.rate.high == 0
+    assert found.threshold(0.9).count == 0
+
+
+def test_on_digits_it_is_within_the_interval_of_the_plants_and_narrower(noisy_digits, monkeypatch):
+    dataset, clean = noisy_digits
+    options = {"threads": 1, "duplicates": False, "encoder": "none"}
+    sharp = na.audit(dataset, **options).verdict.estimate
+    monkeypatch.setattr("noiseaudit.verdict.sharpen_estimate", lambda estimate, *_, **__: estimate)
+    plain = na.audit(dataset, **options).verdict.estimate
+    wrong = dataset.labels != clean
+    assert sharp.rate.value == pytest.approx(wrong.mean(), rel=0.05)
+    assert plain.rate.low <= sharp.rate.low <= sharp.rate.high <= plain.rate.high
