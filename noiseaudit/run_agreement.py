@@ -39,10 +39,11 @@ def sharpen_estimate(
 
         rate = (d - e) / (1 - e k / (k - 1)).
 
-    That has far less variance than a fit to the plants' scores. But a network may err on the same
+    That often varies far less than a fit to the plants' scores. But a network may err on the same
     examples in every run, and those look like wrong labels: so only where the runs differ little,
-    and the fit to the plants does not rule this rate out, is it taken, and log odds of errors are
-    then three times those of the labels, moved to add up to it. Otherwise nothing changes.
+    and the fit to the plants does not rule this rate out, do the two rates become one, each
+    weighted by the inverse square of its interval. Log odds of errors are then three times those of
+    the labels, moved to add up to it. Otherwise nothing changes.
 
     Cost: milliseconds for 50,000 examples.
     Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
@@ -65,11 +66,14 @@ def sharpen_estimate(
         chance = min(0.9, error * num_classes / (num_classes - 1))
         return max(0.0, (differs - error) / (1 - chance))
 
-    rate = rate_of(disagree)
-    if disagree > _STEADY or not estimate.rate.low <= rate <= estimate.rate.high:
+    counted = rate_of(disagree)
+    fitted, lowest, highest = estimate.rate
+    if disagree > _STEADY or not lowest <= counted <= highest:
         return estimate
-    low = max(estimate.rate.low, rate_of(2 * disagree + _UNSEEN / n))
-    found = Estimate(rate, min(rate, low), max(rate, min(estimate.rate.high, differs)))
+    least = rate_of(2 * disagree + _UNSEEN / n)
+    widths = np.array([highest - lowest, rate_of(disagree / 2) - least])
+    rate = float(np.average([fitted, counted], weights=np.maximum(widths, 1 / n) ** -2.0))
+    found = Estimate(rate, min(rate, max(lowest, least)), max(rate, min(highest, differs)))
     p_error = _probabilities(odds, rate)
     per_pair = np.zeros((num_classes, num_classes))
     np.add.at(per_pair, (estimate.suggested, given), p_error)
