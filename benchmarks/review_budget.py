@@ -8,7 +8,8 @@ reviewer looks at what `ReviewProgress.plan` asks for, at most 50 of either kind
 ("checks"), or at the most probable alone, 25 at a time ("top"), until `is_done`. One row a cell,
 share and way: what share had been found then, how many were reviewed, and how many an oracle needs
 that knows where in the same order to stop. On instance noise `p_error` misses nearly all errors; in
-"mixed" half of the errors are of that kind.
+"mixed" half of the errors are of that kind. "counts": how many labels are wrong, estimated after
+so many decisions, half on the most probable ones, half at random.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
 
 CONFIDENCE = 0.9
-BATCH, TOP_BATCH = 50, 25
+BATCH, TOP_BATCH, COUNT_BATCH = 50, 25, 10
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"noises": ("uniform",), "rates": (0.2,), "shares": (0.8,), "seeds": 1, "limit": 200},
+    "smoke": {
+        "noises": ("uniform",), "rates": (0.2,), "shares": (0.8,), "seeds": 1, "limit": 200,
+        "decisions": (0, 20),
+    },
     "cpu": {
         "noises": ("uniform", "pair", "instance", "mixed"), "rates": (0.05, 0.1, 0.2),
-        "shares": (0.9, 0.95), "seeds": 3, "limit": None,
+        "shares": (0.9, 0.95), "seeds": 3, "limit": None, "decisions": (0, 50, 100, 200),
     },
 }  # fmt: skip
 
@@ -88,6 +92,22 @@ def review(
     }  # fmt: skip
 
 
+def counts(p_error: np.ndarray, is_wrong: np.ndarray, decisions: tuple[int, ...]) -> list[Any]:
+    """Shares of wrong labels, estimated after so many decisions."""
+    found, rows, n = [], np.zeros(0, np.int64), len(p_error)
+    while True:
+        progress = na.review_progress(p_error, rows, is_wrong[rows])
+        if len(rows) in decisions:
+            at, low, high = ((progress.found + left) / n for left in progress.expected_left)
+            found.append({"decisions": len(rows), "true": float(is_wrong.mean()),
+                          "rate": at, "low": low, "high": high})  # fmt: skip
+        if len(rows) >= max(decisions):
+            return found
+        drawn = progress.sample_rows(COUNT_BATCH // 2, seed=len(rows))
+        rest = [row for row in progress.next_rows(COUNT_BATCH).tolist() if row not in drawn]
+        rows = np.concatenate([rows, drawn, rest[: COUNT_BATCH - len(drawn)]]).astype(np.int64)
+
+
 def summary(rows: list[dict[str, Any]]) -> str:
     keys = ("noise", "share", "way")
     lines = []
@@ -109,23 +129,27 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
     data = na.load("digits", limit=preset["limit"])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    estimates: list[dict[str, Any]] = []
     for noise, rate, seed in itertools.product(
         preset["noises"], preset["rates"], range(preset["seeds"])
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", na.NoiseAuditWarning)
             p_error, is_wrong = judged(data, noise, rate, seed)
+        cell = {"noise": noise, "rate": rate, "seed": seed}
+        told = counts(p_error, is_wrong, preset["decisions"])
+        estimates += [{**cell, "wanted": rate, **row} for row in told]
         for share, checks in itertools.product(preset["shares"], (True, False)):
             found = review(p_error, is_wrong, share, seed, checks=checks)
-            rows.append({"noise": noise, "rate": rate, "seed": seed, **found})
+            rows.append({**cell, **found})
         print(
             noise, rate, seed, [(row["is_true"], row["reviewed"]) for row in rows[-4:]], flush=True
         )
     print(summary(rows))
     suffix = "" if options.preset == "cpu" else f"_{options.preset}"
-    told = {"examples": len(data), "confidence": CONFIDENCE, "rows": rows}
-    return save(f"review_budget{suffix}", told, results)
+    kept = {"examples": len(data), "confidence": CONFIDENCE, "rows": rows, "counts": estimates}
+    return save(f"review_budget{suffix}", kept, results)
 
 
 if __name__ == "__main__":

@@ -175,8 +175,9 @@ def review_progress(
 
     Which examples were looked at may depend on `p_error` and on chance, as `next_rows` and
     `sample_rows` have it, and need not be told: given the ranks, either kind says the same of its
-    neighbours. The deviation from `p_error` is 0.7 nats in the log odds, a factor of two: a few
-    decisions outweigh it, for examples of up to about twice the rank. With 40% prior probability
+    neighbours. The deviation from `p_error` is 0.7 nats in the log odds, a factor of two, or with a
+    prior probability of 5% 2 nats: where errors are of kinds that `p_error` misses, a few dozen
+    decisions show it. With 40% prior probability
     0.2% to 30% of all labels are wrong unnoticed by `p_error`: enough that no review is done before
     it has seen something of the low end. Where next to none is wrong, a share of them says little
     and no review is ever done: see `expected_left`. These numbers are set by hand. What they give
@@ -186,7 +187,7 @@ def review_progress(
     said, but in two cells of three fewer (`benchmarks/review_budget.py`). One reason is that
     `p_error` is the same for all examples at the low end, whose order says more.
 
-    Cost: eight fits to a few dozen counts and 2,000 draws of them: 20 ms for 1,800 examples, about
+    Cost: 16 fits to a few dozen counts and 2,000 draws of them: 40 ms for 1,800 examples, about
     a second for a million.
     Source: Lewis, Yang & Frieder, CIKM 2021, and Callaghan & Mueller-Hansen, Systematic Reviews
     2020 (why only random samples certify a stop, and their sequential use); Stevenson & Bin-Hezam,
@@ -211,14 +212,14 @@ def review_progress(
     is_reviewed = np.zeros(n, dtype=bool)
     is_reviewed[at] = True
     bins = make_bins(p)
-    size = len(bins.covariance)
+    size = bins.covariances.shape[-1]
     hidden = hidden_shares(n)
     seen = np.bincount(bins.of[at], minlength=size).astype(np.float64)
     errors = np.bincount(bins.of[at], wrong, size).astype(np.float64)
     free = np.bincount(bins.of[~is_reviewed], minlength=size)
     reviewed_odds = mean_odds(p, bins.of, is_reviewed, hidden, size)
     free_odds = mean_odds(p, bins.of, ~is_reviewed, hidden, size)
-    posterior = fit_posterior(seen, errors, reviewed_odds, bins.covariance)
+    posterior = fit_posterior(seen, errors, reviewed_odds, bins.covariances)
     left = draw_left(posterior, free, free_odds, seed)
 
     def again(more: Floats) -> Floats:
@@ -228,7 +229,7 @@ def review_progress(
             seen + more, 1e-9
         )
         odds = logit(np.clip(odds, 1e-9, 1 - 1e-9))
-        found = fit_posterior(seen + more, errors + more * rates, odds, bins.covariance)
+        found = fit_posterior(seen + more, errors + more * rates, odds, bins.covariances)
         return draw_left(found, np.round(free - more).astype(np.int64), free_odds, seed)
 
     updated = update_probabilities(p, bins.of, hidden, posterior)

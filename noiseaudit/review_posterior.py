@@ -3,8 +3,9 @@
 Examples are ranked by their error probabilities and cut into bins that grow with the rank. In each
 bin the log odds of an error are those of `p_error` plus a deviation, a Gaussian process in the
 logarithm of the rank: what was decided at the top says how far off `p_error` is there, little about
-the middle and hardly anything about the bottom. Beside that, a share of all examples may be wrong
-that `p_error` knows nothing of ("hidden"), whatever their rank; only looking there tells.
+the middle and hardly anything about the bottom. The deviation may be small, or large where errors
+are of kinds that the plants are not: the decisions tell. Beside that, a share of all examples may
+be wrong that `p_error` knows nothing of ("hidden"), whatever their rank; only looking there tells.
 
 Source: Rasmussen & Williams 2006, algorithms 3.1 and 3.2 (Laplace's approximation).
 """
@@ -27,8 +28,9 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 _GROWTH = 1.3  # of the bins: about nine where the rank grows tenfold
-_DEVIATION = 0.7  # nats, of the process: odds may be twice too high or low somewhere
-_REACH = 0.7  # of the process: its correlation falls to 1/e where the rank doubles
+# The process: its deviation in nats (odds may be twice too high or low somewhere, or eight times);
+# its reach, by which its correlation falls to 1/e (the rank doubles, or grows 4.5 times); prior.
+_DEVIATIONS = ((0.7, 0.7, 0.95), (2.0, 1.5, 0.05))
 _HIDDEN = np.array([0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3])  # shares that may be hidden
 _PRIOR = np.array([0.6, 0.08, 0.08, 0.08, 0.06, 0.05, 0.03, 0.02])  # of each
 _SUREST = 0.98  # no error is taken for surer before a person looked
@@ -38,14 +40,14 @@ _CLOSE = 1e-6  # nats, between two of them
 
 
 class Bins(NamedTuple):
-    """Examples by rank, b bins; the process has the same covariance whatever is reviewed."""
+    """Examples by rank, b bins; the process has the same covariances whatever is reviewed."""
 
     of: NDArray[np.int64]  # (n,) bin of each row
-    covariance: Floats  # (b, b)
+    covariances: Floats  # (h, b, b)
 
 
 class Posterior(NamedTuple):
-    """Over h hidden shares and b bins."""
+    """Over h hypotheses, a hidden share and a deviation each, and b bins."""
 
     shares: Floats  # (h,) sums to 1
     means: Floats  # (h, b) deviations, nats
@@ -53,8 +55,8 @@ class Posterior(NamedTuple):
 
 
 def hidden_shares(n: int) -> Floats:
-    """(h, 1) shares of n examples that may be hidden; half an example is never ruled out."""
-    shares: Floats = np.maximum(_HIDDEN, 0.5 / n)[:, None]
+    """(h, 1) share of n examples hidden by each hypothesis; half an example is never ruled out."""
+    shares: Floats = np.tile(np.maximum(_HIDDEN, 0.5 / n), len(_DEVIATIONS))[:, None]
     return shares
 
 
@@ -71,7 +73,8 @@ def make_bins(p: Floats) -> Bins:
     of[np.argsort(-p, kind="stable")] = np.searchsorted(starts, np.arange(n), side="right") - 1
     middle = np.log((starts + np.append(starts[1:], max(n, starts[-1] + 1)) + 1) / 2)
     distance = np.abs(middle[:, None] - middle)
-    return Bins(of, _DEVIATION**2 * np.exp(-distance / _REACH))
+    kernels = [size**2 * np.exp(-distance / reach) for size, reach, _ in _DEVIATIONS]
+    return Bins(of, np.repeat(np.stack(kernels), len(_HIDDEN), axis=0))
 
 
 def mean_odds(
@@ -84,21 +87,21 @@ def mean_odds(
     return odds
 
 
-def fit_posterior(seen: Floats, errors: Floats, odds: Floats, covariance: Floats) -> Posterior:
-    """Laplace's approximation for each hidden share, weighted by its evidence.
+def fit_posterior(seen: Floats, errors: Floats, odds: Floats, covariances: Floats) -> Posterior:
+    """Laplace's approximation for each hypothesis, weighted by its evidence.
 
     Args:
         seen: (b,) how many of each bin were reviewed; need not be whole.
         errors: (b,) how many of these were wrong.
         odds: (h, b) log odds of an error before any decision, of those reviewed.
-        covariance: (b, b) of the deviation from them.
+        covariances: (h, b, b) of the deviation from them.
     """
     size = len(seen)
     means, spreads = np.empty(odds.shape), np.empty((*odds.shape, size))
     evidence = np.empty(len(odds))
-    for number, offset in enumerate(odds):
+    for number, (offset, covariance) in enumerate(zip(odds, covariances, strict=True)):
 
-        def value_of(a: Floats, offset: Floats = offset) -> float:
+        def value_of(a: Floats, offset: Floats = offset, covariance: Floats = covariance) -> float:
             f = covariance @ a
             right, wrong = seen - errors, errors
             likelihood = wrong @ log_expit(offset + f) + right @ log_expit(-offset - f)
@@ -123,7 +126,8 @@ def fit_posterior(seen: Floats, errors: Floats, odds: Floats, covariance: Floats
         evidence[number] = value - np.log(np.diag(factor)).sum()
         shrunk = np.linalg.solve(factor, root[:, None] * covariance)
         means[number], spreads[number] = covariance @ a, covariance - shrunk.T @ shrunk
-    weights = _PRIOR * np.exp(evidence - evidence.max())
+    prior = np.concatenate([share * _PRIOR for _, _, share in _DEVIATIONS])
+    weights = prior * np.exp(evidence - evidence.max())
     return Posterior(weights / weights.sum(), means, spreads)
 
 

@@ -51,8 +51,25 @@ def test_few_decisions_move_little_and_many_much():
     p = np.repeat([0.5, 0.001], [200, 1800])  # but nothing at the top is wrong
     few, many = (na.review_progress(p, np.arange(k), np.zeros(k, bool)) for k in (3, 100))
     assert few.p_error[150] == pytest.approx(0.5, abs=0.05)  # measured 0.502
-    assert many.p_error[150] < 0.35  # measured 0.27
-    assert many.expected_left.high < few.expected_left.value
+    assert many.p_error[150] < 0.2  # measured 0.12
+    assert many.expected_left.value < 0.2 * few.expected_left.value  # measured 13 and 109
+    assert many.expected_left.high < few.expected_left.high
+
+
+def test_where_p_error_is_blind_a_hundred_decisions_count_what_is_wrong():
+    random = np.random.default_rng(0)
+    is_wrong = random.random(2000) < 0.8 * np.exp(-np.arange(2000) / 300)  # 12%, the top of them
+    p = np.linspace(0.02, 0.0001, 2000)  # but next to none is expected
+    rows = np.zeros(0, np.int64)
+    for turn in range(10):
+        progress = na.review_progress(p, rows, is_wrong[rows])
+        drawn = progress.sample_rows(5, seed=turn)
+        rows = np.union1d(rows, np.union1d(drawn, progress.next_rows(5)))
+    found = na.review_progress(p, rows, is_wrong[rows])
+    total = found.found + np.array(found.expected_left)
+    assert p.sum() < 0.1 * is_wrong.sum()
+    assert total[0] == pytest.approx(is_wrong.sum(), rel=0.25)
+    assert total[1] <= is_wrong.sum() <= total[2]
 
 
 def test_decisions_at_the_top_leave_the_bottom_open_and_random_checks_close_it():
