@@ -1,4 +1,4 @@
-"""The table of verdicts: what `benchmarks/verdict.py` measured, by data set and kind of noise."""
+"""Tables of verdicts and reviews: `benchmarks/verdict.py` and `benchmarks/review_budget.py`."""
 
 from __future__ import annotations
 
@@ -80,3 +80,19 @@ def summary(rows: list[dict[str, Any]]) -> str:
 def verdict() -> str:
     names = [name for name in SETS if (RESULTS / f"verdict_{name}.json").exists()]
     return summary([row for name in names for row in load(f"verdict_{name}")["rows"]])
+
+
+def review_counts() -> str:
+    """How far off the number of wrong labels is, by decisions of a person and kind of noise."""
+    rows = load("review_budget")["counts"]
+    noises = list(dict.fromkeys(row["noise"] for row in rows))
+    lines = []
+    for decisions in dict.fromkeys(row["decisions"] for row in rows):
+        cells = [str(decisions)]
+        for noise in noises:
+            some = [row for row in rows if (row["noise"], row["decisions"]) == (noise, decisions)]
+            covered = sum(row["low"] <= row["true"] <= row["high"] for row in some)
+            off = mean(error(row["rate"], row) for row in some)
+            cells.append(f"{off:.0%} ({covered}/{len(some)})")
+        lines.append(cells)
+    return table(["decisions", *noises], lines)

@@ -125,7 +125,7 @@ class ReviewProgress:
 
         Checks are taken to find as many wrong labels as expected; look again after them. Both
         numbers are 0 if the review is done. Cost: a fit for each of about 20 numbers of checks:
-        0.2 s for 1,800 examples, 7 s for a million.
+        0.2 s for 1,800 examples, 2 s for a million.
 
         Raises:
             UsageError: as `is_done`.
@@ -182,12 +182,12 @@ def review_progress(
     it has seen something of the low end. Where next to none is wrong, a share of them says little
     and no review is ever done: see `expected_left`. These numbers are set by hand. What they give
     is cautious: on digits with 5-20% noise, half of it of kinds that `p_error` misses, 90% and 95%
-    had been found in all 36 cells when it said so, at a median of 4 and 6 times the reviews of
+    had been found in all 36 cells when it said so, at a median of 3.3 and 4.4 times the reviews of
     somebody who knows where to stop in the same order; never were more left than the interval
-    said, but in two cells of three fewer (`benchmarks/review_budget.py`). One reason is that
+    said, but in two cells of five fewer (`benchmarks/review_budget.py`). One reason is that
     `p_error` is the same for all examples at the low end, whose order says more.
 
-    Cost: 16 fits to a few dozen counts and 2,000 draws of them: 40 ms for 1,800 examples, about
+    Cost: 16 fits to a few dozen counts and 2,000 draws of them: 10 ms for 1,800 examples, half
     a second for a million.
     Source: Lewis, Yang & Frieder, CIKM 2021, and Callaghan & Mueller-Hansen, Systematic Reviews
     2020 (why only random samples certify a stop, and their sequential use); Stevenson & Bin-Hezam,

@@ -74,8 +74,8 @@ def _cautions(verdict: Verdict, issues: int) -> list[str]:
     return [
         f"The model prefers another class for {issues:,} labels. Where it is unsure of an example, "
         "a wrong label looks the same as a right one: the number, and the precision of what is "
-        "flagged, may be off there. A better encoder or model, or a review of some labels "
-        "(noiseaudit report DIR --decisions FILE), tells more."
+        "flagged, may be off there. A better encoder or model tells more, and so do your decisions "
+        "on about a hundred labels (noiseaudit report DIR --decisions FILE)."
     ]
 
 
