@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
+from scipy.stats import beta
 
 from noiseaudit.noise_estimate import Estimate, NoiseEstimate
 from noiseaudit.seeding import generator
@@ -27,6 +28,7 @@ def sharpen_estimate(
     odds: NDArray[np.float64],
     labels: NDArray[np.int64],
     predicted: NDArray[np.int64],
+    weights: NDArray[np.float64],
     *,
     num_classes: int,
     seed: int = 0,
@@ -54,6 +56,8 @@ def sharpen_estimate(
         odds: (n,) float64, how suspicious the given labels are, as log odds of a label channel.
         labels: (r + 1, n) int64, given labels, and those of r runs with plants.
         predicted: (r + 1, n) int64, the likeliest class by those runs, on average over training.
+        weights: (r + 1, n) float64, how much each plant counts: how many of them are not predicted
+            bounds how many wrong labels the network misses.
         num_classes: k, at least 2.
         seed: of the draws from the interval.
     """
@@ -73,7 +77,8 @@ def sharpen_estimate(
     least = rate_of(2 * disagree + _UNSEEN / n)
     widths = np.array([highest - lowest, rate_of(disagree / 2) - least])
     rate = float(np.average([fitted, counted], weights=np.maximum(widths, 1 / n) ** -2.0))
-    found = Estimate(rate, min(rate, max(lowest, least)), max(rate, min(highest, differs)))
+    most = differs / _least_recall(labels, predicted, weights)
+    found = Estimate(rate, min(rate, max(lowest, least)), max(rate, min(highest, most)))
     p_error = _probabilities(odds, rate)
     per_pair = np.zeros((num_classes, num_classes))
     np.add.at(per_pair, (estimate.suggested, given), p_error)
@@ -87,12 +92,23 @@ def sharpen_estimate(
         estimate,
         p_error=p_error,
         rate=found,
-        most=max(estimate.most, differs),
+        most=max(estimate.most, found.high),
         per_class=(per_class, per_class * down, per_class * up),
         per_pair=(per_pair, per_pair * down, per_pair * up),
         _bins=bins[None],
         _curves=np.stack(curves),
     )
+
+
+def _least_recall(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], weights: NDArray[np.float64]
+) -> float:
+    """Of wrong labels, how many at least are not predicted, by Jeffreys' 95% interval."""
+    counts = weights > 0
+    share, missed = weights[counts], (predicted == labels)[counts]
+    plants = share.sum() ** 2 / (share**2).sum()
+    misses = plants * float(np.average(missed, weights=share))
+    return float(beta.ppf(0.025, plants - misses + 0.5, misses + 0.5))
 
 
 def _probabilities(odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:

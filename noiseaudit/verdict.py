@@ -119,8 +119,9 @@ def reach_verdict(
         )  # fmt: skip
     if not rounds.is_left_out and ODDS in auroc and estimate.is_supported:
         estimate = sharpen_estimate(
-            estimate, odds[0], rounds.labels, rounds.predicted, num_classes=num_classes, seed=seed
-        )
+            estimate, odds[0], rounds.labels, rounds.predicted, rounds.weights,
+            num_classes=num_classes, seed=seed,
+        )  # fmt: skip
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(

@@ -30,10 +30,15 @@ def runs(rate=0.1, error=0.01, disagree=0.01, seed=0):
     return wide, odds[0], labels, predicted, given != true
 
 
+def sharpened(estimate, odds, labels, predicted):
+    weights = np.where(labels != labels[0], 1.0, 0.0)
+    return sharpen_estimate(estimate, odds, labels, predicted, weights, num_classes=K)
+
+
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
 def test_the_rate_is_what_is_not_predicted_less_what_the_runs_differ_on(rate):
     wide, odds, labels, predicted, wrong = runs(rate)
-    found = sharpen_estimate(wide, odds, labels, predicted, num_classes=K)
+    found = sharpened(wide, odds, labels, predicted)
     assert found.rate.value == pytest.approx(wrong.mean(), abs=0.004)
     assert found.rate.low <= wrong.mean() <= found.rate.high <= found.most
     assert found.rate.high - found.rate.low < 0.05
@@ -52,22 +57,32 @@ def test_the_rate_is_what_is_not_predicted_less_what_the_runs_differ_on(rate):
 
 def test_runs_that_differ_a_lot_say_nothing():
     wide, odds, labels, predicted, _ = runs(disagree=0.04)
-    assert sharpen_estimate(wide, odds, labels, predicted, num_classes=K) is wide
+    assert sharpened(wide, odds, labels, predicted) is wide
 
 
 def test_a_rate_that_the_plants_rule_out_is_not_taken():
     # A network that errs on the same examples in every run: nothing tells those from wrong labels.
     wide, odds, labels, predicted, _ = runs(rate=0.02, error=0.15)
     narrow = replace(wide, rate=Estimate(0.02, 0.01, 0.03))
-    assert sharpen_estimate(narrow, odds, labels, predicted, num_classes=K) is narrow
-    taken = sharpen_estimate(wide, odds, labels, predicted, num_classes=K)
+    assert sharpened(narrow, odds, labels, predicted) is narrow
+    taken = sharpened(wide, odds, labels, predicted)
     assert taken.rate.value > 0.1
+
+
+def test_what_plants_a_network_misses_widens_the_interval():
+    wide, odds, labels, predicted, wrong = runs(rate=0.1)
+    sure = sharpened(wide, odds, labels, predicted)
+    plants = np.flatnonzero(labels[1] != labels[0])
+    predicted[1, plants[:40]] = labels[1, plants[:40]]  # a fifth is believed
+    found = sharpened(wide, odds, labels, predicted)
+    assert found.rate.value == sure.rate.value
+    assert sure.rate.high < 0.12 < wrong.mean() / 0.8 < found.rate.high < 0.17
 
 
 def test_where_nothing_is_wrong_no_label_is_flagged():
     wide, odds, labels, _, wrong = runs(rate=0.0)
     right = np.stack([labels[0], labels[0]])
-    found = sharpen_estimate(wide, odds, labels, right, num_classes=K)
+    found = sharpened(wide, odds, labels, right)
     assert not wrong.any()
     assert found.rate.value == found.p_error.max() == 0
     assert found.rate.high == 0
