@@ -30,7 +30,9 @@ def error(rate: float, row: dict[str, Any]) -> float:
 
 
 def line(name: str, noise: str, rows: list[dict[str, Any]]) -> list[str]:
-    noisy, title = [row for row in rows if row["true"]], SETS.get(name, name)
+    title, wanted = SETS.get(name, name), sum(row["true"] > 0 for row in rows)
+    rows = [row for row in rows if "rate" in row]  # one without a verdict counts as a miss
+    noisy = [row for row in rows if row["true"]]
     if not noisy:
         flagged = max(row["flagged"] for row in rows)
         rate = max(row["rate"] for row in rows)
@@ -47,7 +49,7 @@ def line(name: str, noise: str, rows: list[dict[str, Any]]) -> list[str]:
             f"{mean(error(row['others'][other], row) for row in beside):.0%}" if beside else "-"
             for other in OTHERS
         ),
-        f"{near}/{len(noisy)}", f"{covered}/{len(noisy)}", f"{bounded}/{len(noisy)}",
+        f"{near}/{wanted}", f"{covered}/{wanted}", f"{bounded}/{wanted}",
         f"{sum(value >= 0.85 for value in reached)}/{len(reached)}",
         f"{mean(row['recall'] for row in noisy):.0%}",
         f"{mean(row['calibration_error'] for row in noisy):.3f}",

@@ -78,6 +78,9 @@ def cell(data: na.LabeledDataset, clean: np.ndarray, seed: int, epochs: int | No
     is_wrong = data.labels != clean
     report, first, both = audited(data, seed, epochs)
     verdict = report.verdict
+    if verdict is None:
+        why = report.manifest["results"]["verdict"]["why"]
+        return {"true": float(is_wrong.mean()), "why_none": why}
     estimate, at = verdict.estimate, verdict.threshold
     p, flagged = estimate.p_error, verdict.is_flagged
     row = {
@@ -148,8 +151,8 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> Path:
             found = cell(noisy.dataset, noisy.clean_labels, seed, options.epochs)
         kind = noise if rate else "none"
         rows.append({"set": name, "noise": kind, "wanted": rate, "seed": seed, **found})
-        told = f"{found['true']:.4f} {found['rate']:.4f} {found['seconds']:.0f} s"
-        print(name, kind, rate, seed, told, flush=True)
+        told = f"{found['rate']:.4f}, {found['seconds']:.0f} s" if "rate" in found else "none"
+        print(f"{name} {kind} {rate} {seed}: {found['true']:.4f}, {told}", flush=True)
         path = save(f"verdict_{name}{suffix}", {"rows": rows}, results)
     print(summary(rows))
     return path
