@@ -12,9 +12,9 @@ as the command does it, once without the verdict and once more with it, which te
 beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction differs"
 (of left-out probabilities, or those of four folds, for seed 0, where a network is trained); what is
 reached at a precision of 0.9; the calibration of `p_error` and of `p_suggested`; F1 at p_error >=
-0.5 and at the best threshold; AUROC of the headline, of the detector that finds most plants, and of
-every one. Settings were chosen on digits and Fashion-MNIST with seed 0; MNIST was looked at on the
-way.
+0.5 and at the best threshold; AUROC of the headline, of the detector that is trusted most, and of
+every one. Settings were chosen on digits and Fashion-MNIST with seed 0, and MNIST was looked at;
+whom to trust beside the best (two tolerances of AUROC) on cells of all sets but `cifar10n`.
 `cifar10n` takes human labels instead (`cifar10n.npz#aggre_label` and `#worse_label`).
 """
 
