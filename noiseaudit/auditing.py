@@ -224,8 +224,8 @@ def _reach_verdict(
         seed=plan.seed,
     )
     if not verdict.estimate.is_supported:
-        best = max(verdict.auroc.values())
-        return f"planted flips are not told well enough from all other labels (AUROC {best:.2f})"
+        told = verdict.estimate.auroc
+        return f"planted flips are not told well enough from all other labels (AUROC {told:.2f})"
     return verdict
 
 

@@ -38,8 +38,8 @@ class Verdict:
         ranking: the headline, most suspicious first; `p_error` follows it.
         rankings: of all that was judged, by name: detectors, and of a network `label_odds`.
         trusted: the detectors that it is made of, the best first.
-        auroc: by detector, of the plants among all other examples, in [0, 1]; best first.
-        auroc_between: likewise, of the plants on examples between two classes.
+        auroc: by detector, of the plants against labels thought right, in [0, 1]; best first.
+        auroc_between: likewise, of the plants on examples between two classes, against all others.
         suggested: (n,) int64, the likeliest class that is not the given.
         sureness: (n,) float32 in [0, 1], the model's probability of that class if the label is
             wrong.
@@ -106,7 +106,8 @@ def reach_verdict(
         DataError: for fewer than ten plants.
         UsageError: for a precision that cannot be.
     """
-    auroc, between = _find_plants(rounds, rounds.weights), _find_plants(rounds, rounds.most_weights)
+    auroc = _find_plants(rounds, rounds.weights, rounds.was_right)
+    between = _find_plants(rounds, rounds.most_weights, np.ones(len(rounds.given)))
     trusted = _trust(auroc, between)
     suspicions = _combine(rounds, trusted)
     odds = _on_scale(suspicions, rounds)
@@ -142,24 +143,38 @@ def reach_verdict(
     )
 
 
-def _find_plants(rounds: PlantedRounds, weights: NDArray[np.float64]) -> dict[str, float]:
-    """By detector the AUROC of plants with these weights, best first."""
-    found = {name: _auroc(values, rounds, weights) for name, values in rounds.suspicions.items()}
+def _find_plants(
+    rounds: PlantedRounds, weights: NDArray[np.float64], against: NDArray[np.float64]
+) -> dict[str, float]:
+    """By detector the AUROC of plants with (r + 1, n) weights against (n,) of others, best first.
+
+    Wrong labels among the others are no failure to find plants: where many are wrong, a detector
+    that puts plants above those would be taken for the better.
+    """
+    found = {
+        name: _auroc(values, rounds.is_planted, weights, against)
+        for name, values in rounds.suspicions.items()
+    }
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _auroc(
-    suspicions: NDArray[np.float64], rounds: PlantedRounds, every: NDArray[np.float64]
+    suspicions: NDArray[np.float64],
+    is_planted: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    against: NDArray[np.float64],
 ) -> float:
-    """Of plants among all that were not planted, mean over rounds with plants that count."""
+    """Mean over rounds with plants that count."""
     from sklearn.metrics import roc_auc_score
 
     found = []
-    for values, planted, weights in zip(suspicions, rounds.is_planted, every, strict=True):
-        counts = ~planted | (weights > 0)
-        if weights.sum() > 0 and not planted.all():
-            share = np.where(planted, weights, 1.0)[counts]
-            found.append(roc_auc_score(planted[counts], values[counts], sample_weight=share))
+    for values, planted, share in zip(suspicions, is_planted, weights, strict=True):
+        every = np.where(planted, share, against)
+        counts = every > 0
+        if 0 < planted[counts].sum() < counts.sum():
+            found.append(
+                roc_auc_score(planted[counts], values[counts], sample_weight=every[counts])
+            )
     return float(np.mean(found)) if found else 0.5
 
 

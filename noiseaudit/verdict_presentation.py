@@ -90,7 +90,7 @@ def _recommendation(verdict: Verdict) -> str:
         f"{who} {'is' if len(verdict.trusted) == 1 else 'are'} trusted: as good as any at "
         f"{planted}, but for {AS_GOOD}, and best at those on examples between two classes"
     )
-    return f"{text} (AUROC among all other labels, wrong ones included: {listed})."
+    return f"{text} (AUROC against labels thought right: {listed})."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -50,7 +50,8 @@ def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
     found = PlantedRounds(
         given=given, labels=labels, suspicions=suspicions,
         predicted=np.stack([true, true]), suggested=suggested,
-        sureness=np.full(labels.shape, 0.9, np.float32), weights=weights,
+        sureness=np.full(labels.shape, 0.9, np.float32),
+        was_right=(given == true).astype(np.float64), weights=weights,
         most_weights=np.zeros(labels.shape), is_left_out=False, seconds=1.0,
     )  # fmt: skip
     return found, wrong[0], true
@@ -85,6 +86,18 @@ def test_equals_are_combined_and_weak_members_are_left_out():
     # The values are those of the best, in another order.
     best = np.sort(found.suspicions[verdict.trusted[0]][0])
     np.testing.assert_allclose(np.sort(verdict.ranking.scores), best)
+
+
+def test_to_put_plants_above_wrong_labels_is_no_merit():
+    found, wrong, _ = rounds(
+        rate=0.4, late=lambda wrong, noise: 1.3 * noise[1] + 5 * wrong - 2 * wrong[0]
+    )
+    planted = found.is_planted[1]
+    late, good = (auroc(found.suspicions[name][1], planted) for name in ("late", "good"))
+    assert late > good + 0.05  # but for the wrong labels it is the worse one
+    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
+    assert verdict.trusted == ("good",)
+    assert verdict.auroc["good"] > verdict.auroc["late"] + AS_GOOD
 
 
 def test_of_equals_those_are_trusted_that_find_plants_between_classes():
