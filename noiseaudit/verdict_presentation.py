@@ -24,7 +24,7 @@ def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> Verd
         sentence=verdict_sentence(verdict),
         cautions=tuple(_cautions(verdict, int(is_label_issue.sum()))),
         detectors=tuple(
-            DetectorTrust(name, auroc, name in verdict.trusted)
+            DetectorTrust(name, auroc, name in verdict.trusted, verdict.auroc_between[name])
             for name, auroc in verdict.auroc.items()
         ),
         recommendation=_recommendation(verdict),
@@ -81,16 +81,17 @@ def _cautions(verdict: Verdict, issues: int) -> list[str]:
 
 def _recommendation(verdict: Verdict) -> str:
     """Which detector was trusted, and why."""
-    best = verdict.auroc
-    shown = max(5, len(verdict.trusted))
-    listed = ", ".join(f"{name} {auroc:.4f}" for name, auroc in list(best.items())[:shown])
+    names = list(dict.fromkeys([*verdict.trusted, *verdict.auroc]))[: max(5, len(verdict.trusted))]
+    listed = ", ".join(
+        f"{name} {verdict.auroc[name]:.4f} and {verdict.auroc_between[name]:.4f}" for name in names
+    )
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
     who = _listed(verdict.trusted)
     text = (
         f"{who} {'is' if len(verdict.trusted) == 1 else 'are'} trusted: as good as any at "
         f"{planted}, but for {AS_GOOD}, and best at those on examples between two classes"
     )
-    return f"{text} (AUROC against labels thought right: {listed})."
+    return f"{text} (AUROC of both, among labels thought right and among all: {listed})."
 
 
 def _listed(names: Sequence[str]) -> str:

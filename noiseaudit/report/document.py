@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = [
@@ -102,11 +103,12 @@ class PairSummary:
 
 @dataclass(frozen=True)
 class DetectorTrust:
-    """How well a detector finds planted flips: AUROC in [0, 1], and whether it is trusted."""
+    """How well a detector finds planted flips, AUROC in [0, 1], and whether it is trusted."""
 
     name: str
     auroc: float
     is_trusted: bool
+    auroc_between: float = math.nan  # of those between two classes
 
 
 @dataclass(frozen=True)
