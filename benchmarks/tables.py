@@ -349,20 +349,21 @@ COSTS = {  # what the README calls it
 
 
 def costs() -> str:
-    """Seconds and memory of whole commands."""
-    parts = load("costs")["parts"]
-    rows = [
-        [
-            told,
-            *(
-                f"{parts[name][what]:,.0f}"
-                for what in ("seconds", "processor_seconds", "megabytes")
-            ),
+    """Seconds and memory of whole commands, and how many times that with the verdict."""
+    parts, rows = load("costs")["parts"], []
+    for name, told in COSTS.items():
+        if (part := parts.get(name)) is None:
+            continue
+        seconds = [part["seconds"], part["processor_seconds"]]
+        both = part.get("with_verdict", {})
+        times = [
+            f"{both[what] / part[what]:.2f}" if both else ""
+            for what in ("seconds", "processor_seconds")
         ]
-        for name, told in COSTS.items()
-        if name in parts
-    ]
-    return table(["command", "seconds", "processor seconds", "MB"], rows)
+        most = max(part["megabytes"], both.get("megabytes", 0))
+        rows.append([told, *(f"{value:,.0f}" for value in seconds), *times, f"{most:,.0f}"])
+    head = ["command", "seconds", "processor seconds", "with the verdict: times", "processor", "MB"]
+    return table(head, rows)
 
 
 TABLES: tuple[Callable[[], str], ...] = (
