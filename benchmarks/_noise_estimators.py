@@ -34,12 +34,11 @@ def calibration_error(p: np.ndarray, is_so: np.ndarray) -> float:
 
 
 def other_estimators(
-    data: na.LabeledDataset, report: Any, seed: int, epochs: int | None
+    data: na.LabeledDataset, report: Any, model: str, seed: int, epochs: int | None
 ) -> dict[str, float]:
     """Rates from out-of-sample probabilities: the report's, or of four folds of its model."""
     probs = report.pred_probs
     if not data.encoder:
-        model = "mlp" if data.kind == "images" else "auto"
         plan = make_plan(data, model=model, seed=seed, threads=1, epochs=epochs)
         with tempfile.TemporaryDirectory() as folder:
             probs = cross_validate(data, plan, Path(folder), folds=4).pred_probs

@@ -11,7 +11,7 @@ SETS = {
     "digits": "digits, 1,797",
     "photos": "photographs, 500, encoded",
     "mnist": "MNIST, 10,000, `mlp`",
-    "fashion_mnist": "Fashion-MNIST, 5,000, `mlp`",
+    "fashion_mnist": "Fashion-MNIST, 5,000, `cnn`",
     "cifar10": "CIFAR-10, 5,000, encoded",
     "cifar10n": "CIFAR-10N, 10,000, encoded",
 }

@@ -7,7 +7,7 @@
 
 Every set gets uniform, pair, asymmetric and instance noise at five rates, and none; each is audited
 as the command does it, once without the verdict and once more with it, which tells what it costs.
-`digits`, `mnist` and `fashion_mnist` are trained on (`mlp`); the others are embeddings in
+`digits`, `mnist` (`mlp`) and `fashion_mnist` (`cnn`) are trained on; the others are embeddings in
 --embeddings, <set>.npz, judged left-out. One row a cell: the estimated rate beside the true one and
 beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction differs"
 (of left-out probabilities, or those of four folds, for seed 0, where a network is trained); what is
@@ -40,6 +40,7 @@ import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
 
 TRAINED = ("digits", "mnist", "fashion_mnist")
+MODELS = {"mnist": "mlp"}  # of the others what the command takes
 HUMAN = ("aggre_label", "worse_label")
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sets": ["digits"], "noises": ["pair"], "rates": [0.2], "seeds": [0], "epochs": 3},
@@ -59,13 +60,14 @@ def opened(name: str, options: argparse.Namespace) -> na.LabeledDataset:
     return replace(data, encoder="efficientnet_lite0")
 
 
-def audited(data: na.LabeledDataset, seed: int, epochs: int | None) -> tuple[Any, float, float]:
+def audited(
+    data: na.LabeledDataset, model: str, seed: int, epochs: int | None
+) -> tuple[Any, float, float]:
     """The report with a verdict, and seconds without it and with it."""
     options: dict[str, Any] = {
-        "seed": seed, "epochs": epochs, "threads": 1, "duplicates": False, "encoder": "none",
+        "model": model, "seed": seed, "epochs": epochs, "threads": 1, "duplicates": False,
+        "encoder": "none",
     }  # fmt: skip
-    if data.kind == "images":
-        options["model"] = "mlp"
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         na.audit(data, out=folder, verdict=False, **options)
@@ -74,9 +76,11 @@ def audited(data: na.LabeledDataset, seed: int, epochs: int | None) -> tuple[Any
         return report, first, time.perf_counter() - began
 
 
-def cell(data: na.LabeledDataset, clean: np.ndarray, seed: int, epochs: int | None) -> Any:
+def cell(
+    data: na.LabeledDataset, clean: np.ndarray, model: str, seed: int, epochs: int | None
+) -> Any:
     is_wrong = data.labels != clean
-    report, first, both = audited(data, seed, epochs)
+    report, first, both = audited(data, model, seed, epochs)
     verdict = report.verdict
     if verdict is None:
         why = report.manifest["results"]["verdict"]["why"]
@@ -96,7 +100,7 @@ def cell(data: na.LabeledDataset, clean: np.ndarray, seed: int, epochs: int | No
         "seconds_without": first, "seconds": both, "times_one_audit": both / first,
     }  # fmt: skip
     if seed == 0 or data.encoder:
-        row["others"] = other_estimators(data, report, seed, epochs)
+        row["others"] = other_estimators(data, report, model, seed, epochs)
     sure = verdict.suggested_prob >= 0.9
     row |= {"relabelled": float(sure.mean()), "relabelled_right": share(
         verdict.suggested == clean, sure)}  # fmt: skip
@@ -148,7 +152,9 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> Path:
             noisy = na.inject_noise(data, noise, rate=rate, seed=seed, **more.get(noise, {}))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", na.NoiseAuditWarning)
-            found = cell(noisy.dataset, noisy.clean_labels, seed, options.epochs)
+            found = cell(
+                noisy.dataset, noisy.clean_labels, MODELS.get(name, "auto"), seed, options.epochs
+            )
         kind = noise if rate else "none"
         rows.append({"set": name, "noise": kind, "wanted": rate, "seed": seed, **found})
         told = f"{found['rate']:.4f}, {found['seconds']:.0f} s" if "rate" in found else "none"
