@@ -4,9 +4,9 @@
     python benchmarks/costs.py --preset cpu --data-root DIR [--parts audit_10000,clean]
 
 Each part is one command as a user types it, with an empty cache and default options; an audit runs
-with `--no-verdict`, and once more as it is. Every part is written as soon as it is done; those
-named by `--parts` replace what was measured before. Beside the seconds stand those of processor
-time: on a machine that does other work they tell the truth.
+with `--no-verdict`, and once more as it is (`with_verdict`). Every part is written as soon as it is
+done; those named by `--parts` replace what was measured before. Beside the seconds stand those of
+processor time: on a machine that does other work they tell the truth.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
             told = measure(plain, work / "out", work / "cache")
             if is_audit:
                 told["with_verdict"] = measure(command, work / "again", work / "cache_again")
-        found[part] = {"command": " ".join(parts[part]), "load": os.getloadavg()[0], **told}
+        told["command"] = " ".join((*parts[part], *plain[len(command) :]))
+        found[part] = {"load": os.getloadavg()[0], **told}
         path = save(name, {"preset": options.preset, "parts": found}, results)
     return path
 

@@ -362,7 +362,7 @@ def costs() -> str:
         ]
         most = max(part["megabytes"], both.get("megabytes", 0))
         rows.append([told, *(f"{value:,.0f}" for value in seconds), *times, f"{most:,.0f}"])
-    head = ["command", "seconds", "processor seconds", "with the verdict: times", "processor", "MB"]
+    head = ["command", "seconds", "processor seconds", "verdict: x", "x processor", "MB"]
     return table(head, rows)
 
 

@@ -45,12 +45,14 @@ def sharpen_estimate(
 
     Where runs err on the same examples they differ on about as many as each errs on, and where they
     err on different ones on twice as many: f is the share e of examples on which a run with
-    plants predicts another class, but half of it where it is large because wrong labels are
-    believed, as plants then are. That rate often varies far less than a fit to the plants' scores.
-    But a network may err on the same examples in every run, and those look like wrong labels: so
-    only where networks are not weak, and the fit to the plants does not rule this rate out, do the
-    two rates become one, each weighted by the inverse square of its interval. Log odds of errors
-    are then three times those of the labels, moved to add up to it. Otherwise nothing changes.
+    plants predicts another class, at most 2.5%, or e / 2 if that is more, as it is where wrong
+    labels are believed; then plants are too. Where runs differ on wrong labels alone, which they
+    believe by chance, the rate falls somewhat short. It often varies far less than a fit to the
+    plants' scores. But a network may err on the same examples in every run, and those look like
+    wrong labels: so only where networks are not weak, and the fit to the plants does not rule this
+    rate out, do the two rates become one, weighted by the inverse squares of the fit's interval
+    and of what f between half and twice as much would change. Log odds of errors are then three
+    times those of the labels, moved to add up to it. Otherwise nothing changes.
 
     Cost: half a second for 50,000 examples.
     Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
@@ -70,11 +72,11 @@ def sharpen_estimate(
     differs = float((predicted[0] != given).mean())
     disagree = float((predicted[1:] != predicted[0])[kept].mean())
     errors = min(disagree, max(_STEADY, disagree / 2))
-    least, recall, most = _recall(labels, predicted, weights)
+    told, (least, recall, most) = _recall(labels, predicted, weights)
     fitted, lowest, highest = estimate.rate
     counted = _rate_of(differs, errors, recall)
-    is_weak = disagree > _STEADY and recall > 1 - _BELIEVED
-    if is_weak or not lowest <= counted <= highest:
+    is_weak = disagree > _STEADY and told > 1 - _BELIEVED
+    if is_weak or recall <= errors or not lowest <= counted <= highest:
         return estimate
     unseen = _UNSEEN / n
     width = _rate_of(differs, errors / 2, recall) - _rate_of(differs, 2 * errors + unseen, recall)
@@ -126,14 +128,15 @@ def _with_rate(
 
 def _recall(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], weights: NDArray[np.float64]
-) -> tuple[float, float, float]:
-    """Of plants, the share not predicted, between the ends of Jeffreys' 95% interval."""
+) -> tuple[float, tuple[float, float, float]]:
+    """The share of plants not predicted; and, by Jeffreys, its mean between the ends of 95%."""
     counts = weights > 0
     share, missed = weights[counts], (predicted == labels)[counts]
     plants = share.sum() ** 2 / (share**2).sum()
     misses = plants * float(np.average(missed, weights=share))
     found = beta(plants - misses + 0.5, misses + 0.5)
-    return float(found.ppf(0.025)), float(found.mean()), float(found.ppf(0.975))
+    ends = float(found.ppf(0.025)), float(found.mean()), float(found.ppf(0.975))
+    return float(1 - misses / plants), ends
 
 
 def _probabilities(odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:

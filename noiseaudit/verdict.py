@@ -148,8 +148,10 @@ def _find_plants(
 ) -> dict[str, float]:
     """By detector the AUROC of plants with (r + 1, n) weights against (n,) of others, best first.
 
-    Wrong labels among the others are no failure to find plants: where many are wrong, a detector
-    that puts plants above those would be taken for the better.
+    Against labels thought right: wrong ones among the others are no failure to find plants, and
+    where many are wrong a detector that puts plants above those would be taken for the better. But
+    right labels that the model does not predict are then left out, too; against all others, plants
+    between classes make up for that.
     """
     found = {
         name: _auroc(values, rounds.is_planted, weights, against)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -36,4 +37,5 @@ def _command(arguments, errors):
     from noiseaudit.cli import main
 
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     raise SystemExit(main(arguments))

@@ -160,7 +160,7 @@ def test_version(capsys):
 
 def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(tmp_path):
     arguments = [
-        "audit", "--limit", "300", "--out", str(tmp_path / "o"), "--epochs", "120",
+        "audit", "--limit", "300", "--out", str(tmp_path / "o"), "--epochs", "40",
         "--batch-size", "16", "--threads", "1",
     ]  # fmt: skip
     process = start_command(arguments, tmp_path / "errors")
