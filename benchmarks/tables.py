@@ -357,12 +357,12 @@ def costs() -> str:
         seconds = [part["seconds"], part["processor_seconds"]]
         both = part.get("with_verdict", {})
         times = [
-            f"{both[what] / part[what]:.2f}" if both else ""
+            f"{both[what] / part[what]:.2f} times" if both else ""
             for what in ("seconds", "processor_seconds")
         ]
         most = max(part["megabytes"], both.get("megabytes", 0))
         rows.append([told, *(f"{value:,.0f}" for value in seconds), *times, f"{most:,.0f}"])
-    head = ["command", "seconds", "processor seconds", "verdict: x", "x processor", "MB"]
+    head = ["command", "seconds", "processor seconds", "with verdict", "processor", "MB"]
     return table(head, rows)
 
 

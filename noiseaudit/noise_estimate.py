@@ -57,7 +57,8 @@ class NoiseEstimate:
     many there may be (`benchmarks/noise_rate.py`, instance noise). Where 40% of a class have the
     label of another, a network believes many of them: the rate falls short by 15 to 55%
     (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide; a second run
-    helps at times (`run_agreement`). Of a weak model all is rougher. No statistic of labels and
+    helps at times (`run_agreement`), and at others an audit is further off, by up to 94%
+    (`benchmarks/verdict.py`). Of a weak model all is rougher. No statistic of labels and
     predictions can do better there: labels drawn at random where two classes look alike are the
     same data whether they are mistakes or not. A person's decisions tell (`review_progress`).
 
