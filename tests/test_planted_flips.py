@@ -105,6 +105,62 @@ def test_a_known_channel_and_scale_are_found():
         assert p[near].mean() == pytest.approx(is_wrong[near].mean(), abs=0.05)
 
 
+def test_what_a_model_confuses_is_not_taken_for_noise():
+    """Two classes look alike and the model states it is surer than it is; every label is right."""
+    random = np.random.default_rng(0)
+    true = random.integers(0, K, 6000)
+    evidence = random.standard_normal((6000, K)) + 4 * np.eye(K)[true]
+    alike = true < 2
+    evidence[alike, :2] = random.standard_normal((alike.sum(), 2)) + np.eye(K)[true[alike], :2]
+    evidence[alike, :2] += 3
+    channel = na.fit_label_channel(6 * evidence**3 / (1 + evidence**2), true)
+    assert channel.rate < 0.01  # a free channel finds 0.07
+    assert channel.deviation < 0.01
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        (np.zeros((1, 2)), [0]),
+        (np.zeros((2, 2)), [0, 1]),
+        (np.eye(3)[[0, 1, 0, 1]], [0, 1, 0, 1]),  # a class that never is
+        (np.eye(3)[[0, 1, 2, 1]], [0, 0, 0, 0]),
+        (1e6 * np.eye(3)[[0, 1, 2, 1]], [0, 1, 2, 1]),
+    ],
+)
+def test_channels_of_next_to_nothing_are_finite(scores, labels):
+    channel = na.fit_label_channel(scores, labels)
+    assert np.allclose(channel.transition.sum(axis=1), 1)
+    assert 0 <= channel.rate <= 1
+    assert np.isfinite(channel.deviation)
+    assert np.isfinite(channel.log_odds(scores, labels)[0]).all()
+
+
+def test_pairs_are_alike_unless_labels_say_otherwise():
+    random = np.random.default_rng(0)
+    true, scores, *_ = channel_data()
+    anyhow = np.where(random.random(4000) < 0.1, (true + random.integers(1, K, 4000)) % K, true)
+    others = ~np.eye(K, dtype=bool)
+    even = na.fit_label_channel(scores, anyhow).transition[others]
+    assert even.max() < 2.5 * even.min()
+    next_one = np.where(random.random(4000) < 0.1, (true + 1) % K, true)
+    pairs = na.fit_label_channel(scores, next_one).transition
+    expected = pairs[np.arange(K), (np.arange(K) + 1) % K]
+    assert expected.min() > 0.07
+    assert pairs[others].sum() < 1.3 * expected.sum()
+
+
+def test_calibration_keeps_the_likeliest_class():
+    scores = np.log([[0.34, 0.33, 0.33], [0.5, 0.3, 0.2], [0.9, 0.06, 0.04]])
+    sure = na.LabelChannel(1.0, np.eye(3), np.eye(3) / 3, slopes=0.5, offsets=-3.0)
+    probs = sure.probs(scores)
+    assert probs.sum(axis=1) == pytest.approx(np.ones(3))
+    assert (probs.max(axis=1) == probs[:, 0]).all()
+    assert probs[:, 1] / probs[:, 2] == pytest.approx([1, 1.5, 1.5])
+    plain = na.LabelChannel(1.0, np.eye(3), np.eye(3) / 3)
+    assert plain.probs(scores) == pytest.approx(np.exp(scores))
+
+
 def test_log_odds_by_hand():
     transition = np.array([[0.9, 0.1], [0.2, 0.8]])
     channel = na.LabelChannel(1.0, transition, transition / 2)
