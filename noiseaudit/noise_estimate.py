@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.seeding import generator
@@ -20,6 +22,9 @@ _CHANCE = 0.5  # over sqrt(plants): 1.7 deviations of the AUROC of plants that s
 _ALL = 0.9  # share of labels that may be wrong from which next to nothing is ruled out
 _ROUGH, _DOUBTFUL = 0.3, 0.05  # chosen on digits and Fashion-MNIST, seed 0
 _DRAWS = 20  # of the number wrong, for each resample
+_LEAST_SHARE = 1e-6  # of wrong labels, below which there are none
+_FARTHEST = 1e3  # log odds, beyond which probabilities are 0 and 1
+_BINS, _RATES = 50, 100  # of probabilities; drawn from an interval
 
 
 class Estimate(NamedTuple):
@@ -56,11 +61,12 @@ class NoiseEstimate:
     that a model finds ambiguous, which may all be right, and are hardly counted: `most` says how
     many there may be (`benchmarks/noise_rate.py`, instance noise). Where 40% of a class have the
     label of another, a network believes many of them: the rate falls short by 15 to 55%
-    (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide; a second run
-    helps at times (`run_agreement`), and at others an audit is further off, by up to 94%
-    (`benchmarks/verdict.py`). Of a weak model all is rougher. No statistic of labels and
-    predictions can do better there: labels drawn at random where two classes look alike are the
-    same data whether they are mistakes or not. A person's decisions tell (`review_progress`).
+    (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide; audits, in
+    which a second run helps (`run_agreement`), are off by less as a rule, and by more at worst
+    (`benchmarks/verdict.py`). Of a weak model all is rougher. No statistic of
+    labels and predictions can do better there: labels drawn at random where two classes look alike
+    are the same data whether they are mistakes or not. A person's decisions tell
+    (`review_progress`).
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.
@@ -109,6 +115,42 @@ class NoiseEstimate:
             self.most - self.rate.value <= max(_DOUBTFUL, _ROUGH * self.rate.value)
         )
 
+    def at_rate(
+        self,
+        rate: Estimate,
+        log_odds: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        *,
+        seed: int = 0,
+    ) -> NoiseEstimate:
+        """The same with another rate, and all that follows from it.
+
+        Args:
+            rate: share of wrong labels, in [0, 1].
+            log_odds: (n,) float64, of errors, up to a number: they are moved to add up to the rate.
+            labels: (n,) int64, given labels.
+            seed: of the draws from the interval.
+        """
+        p_error = _at_rate(log_odds, rate.value)
+        per_pair = np.zeros_like(self.per_pair[0])
+        np.add.at(per_pair, (self.suggested, labels), p_error)
+        per_class = per_pair.sum(axis=0)
+        down, up = (bound / rate.value if rate.value else 1.0 for bound in rate[1:])
+        bins = np.minimum((p_error * _BINS).astype(np.int16), _BINS - 1)
+        held = np.maximum(np.bincount(bins, minlength=_BINS), 1)
+        drawn = generator(seed, "agreement").uniform(rate.low, rate.high, _RATES)
+        curves = [np.bincount(bins, _at_rate(log_odds, r), _BINS) / held for r in drawn]
+        return replace(
+            self,
+            p_error=p_error,
+            rate=rate,
+            most=max(self.most, rate.high),
+            per_class=(per_class, per_class * down, per_class * up),
+            per_pair=(per_pair, per_pair * down, per_pair * up),
+            _bins=bins[None],
+            _curves=np.stack(curves),
+        )
+
     def threshold(self, precision: float = 0.9, *, each: bool = True) -> Threshold:
         """How many can be flagged, most probable first, at a wanted precision.
 
@@ -141,6 +183,19 @@ class NoiseEstimate:
             len(chosen), float(sorted_p[fit[-1]]),
             Estimate(value, min(value, interval[0]), max(value, interval[1])),
         )  # fmt: skip
+
+
+def _at_rate(log_odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+    """(n,) in [0, 1], of these log odds moved so that the mean is the rate."""
+    if rate < _LEAST_SHARE:
+        return np.zeros(len(log_odds))
+    log_odds = np.clip(log_odds, -_FARTHEST, _FARTHEST)
+    far = abs(float(logit(rate)))
+    shift = brentq(
+        lambda number: float(expit(log_odds + number).mean()) - rate,
+        -float(log_odds.max()) - far - 1, -float(log_odds.min()) + far + 1,
+    )  # fmt: skip
+    return np.asarray(expit(log_odds + shift), np.float64)
 
 
 def quantiles(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noiseaudit._validation import check_finite, check_labels, first_rows
+from noiseaudit.channel_rate import sharpen_by_channel
 from noiseaudit.errors import DataError, NoiseAuditWarning, UsageError
 from noiseaudit.label_channel import (
     LabelChannel,
@@ -68,10 +69,14 @@ def estimate_noise_of_scores(
         given, np.where(most > 0, given, rounds), channel.joint,
         1 - channel.prob_wrong(class_scores, given),
     )  # fmt: skip
-    return _of_channel(
+    found = _of_channel(
         channel, given, class_scores, rounds, every, weights, most, in_nats=True,
         confidence=confidence, bootstraps=bootstraps, seed=seed,
     )  # fmt: skip
+    if not found.is_supported:
+        return found
+    odds, _ = channel.log_odds(class_scores, given)
+    return sharpen_by_channel(found, channel, odds, given, seed=seed)
 
 
 def estimate_noise_of_probs(

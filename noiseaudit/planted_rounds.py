@@ -59,6 +59,7 @@ class PlantedRounds:
         predicted: (r + 1, n) int64, the likeliest class.
         suggested: (r + 1, n) int64, the likeliest class that is not the label.
         sureness: (r + 1, n) float32 in [0, 1], its probability if the label is wrong.
+        channel: from true to given labels, of the run without plants.
         was_right: (n,) float64 in [0, 1], probability that the given label is right, as far as the
             run without plants tells: of a network 1 where its likeliest class is the label, else 0.
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
@@ -73,6 +74,7 @@ class PlantedRounds:
     predicted: NDArray[np.int64]
     suggested: NDArray[np.int64]
     sureness: NDArray[np.float32]
+    channel: LabelChannel
     was_right: NDArray[np.float64]
     weights: NDArray[np.float64]
     most_weights: NDArray[np.float64]
@@ -167,6 +169,7 @@ def run_planted_rounds(
         predicted=np.stack([predicted for predicted, _, _ in told]),
         suggested=np.stack([suggested for _, suggested, _ in told]),
         sureness=np.stack([sureness for _, _, sureness in told]),
+        channel=channel,
         was_right=was_right,
         weights=np.vstack([np.zeros(n), weights]),
         most_weights=np.vstack([np.zeros(n), most]),

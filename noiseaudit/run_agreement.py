@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, logit
 from scipy.stats import beta
 
 from noiseaudit.noise_estimate import Estimate, NoiseEstimate
-from noiseaudit.seeding import generator
 
 __all__ = ["sharpen_estimate"]
 
@@ -21,8 +16,6 @@ _BELIEVED = 0.05  # of the plants at least are then predicted as labelled, or ne
 _SLOPE = 3.0  # of log odds of an error on label odds
 _MOST_ERRORS = 3.0  # times those expected, at most
 _UNSEEN = 3.0  # examples told differently that none seen leaves possible, at 95%
-_LEAST_SHARE = 1e-6
-_BINS, _DRAWS = 50, 100
 
 
 def sharpen_estimate(
@@ -32,7 +25,6 @@ def sharpen_estimate(
     predicted: NDArray[np.int64],
     weights: NDArray[np.float64],
     *,
-    num_classes: int,
     seed: int = 0,
 ) -> NoiseEstimate:
     """The estimate, sharper where two runs of a network are a second witness to it.
@@ -64,7 +56,6 @@ def sharpen_estimate(
         labels: (r + 1, n) int64, given labels, and those of r runs with plants.
         predicted: (r + 1, n) int64, the likeliest class by those runs, on average over training.
         weights: (r + 1, n) float64, how much each plant counts.
-        num_classes: k, at least 2.
         seed: of the draws from the interval.
     """
     given, kept = labels[0], labels[1:] == labels[0]
@@ -87,7 +78,7 @@ def sharpen_estimate(
     low = max(lowest, _rate_of(differs, _MOST_ERRORS * errors + unseen, most))
     high = min(highest, _rate_of(differs, 0.0, least))
     both = Estimate(rate, min(rate, low), max(rate, high))
-    return _with_rate(estimate, both, odds, given, num_classes, seed)
+    return estimate.at_rate(both, _SLOPE * odds, given, seed=seed)
 
 
 def _rate_of(differs: float, errors: float, recall: float) -> float:
@@ -97,52 +88,8 @@ def _rate_of(differs: float, errors: float, recall: float) -> float:
     return min(1.0, max(0.0, (differs - errors) / (recall - errors)))
 
 
-def _with_rate(
-    estimate: NoiseEstimate,
-    found: Estimate,
-    odds: NDArray[np.float64],
-    given: NDArray[np.int64],
-    num_classes: int,
-    seed: int,
-) -> NoiseEstimate:
-    """The estimate with that rate, and all that follows from it and the log odds."""
-    rate = found.value
-    p_error = _probabilities(odds, rate)
-    per_pair = np.zeros((num_classes, num_classes))
-    np.add.at(per_pair, (estimate.suggested, given), p_error)
-    per_class = per_pair.sum(axis=0)
-    down, up = (bound / rate if rate else 1.0 for bound in found[1:])
-    bins = np.minimum((p_error * _BINS).astype(np.int16), _BINS - 1)
-    held = np.maximum(np.bincount(bins, minlength=_BINS), 1)
-    drawn = generator(seed, "agreement").uniform(found.low, found.high, _DRAWS)
-    curves = [np.bincount(bins, _probabilities(odds, r), _BINS) / held for r in drawn]
-    return replace(
-        estimate,
-        p_error=p_error,
-        rate=found,
-        most=max(estimate.most, found.high),
-        per_class=(per_class, per_class * down, per_class * up),
-        per_pair=(per_pair, per_pair * down, per_pair * up),
-        _bins=bins[None],
-        _curves=np.stack(curves),
-    )
-
-
 def _recall(found: float, weights: NDArray[np.float64]) -> Estimate:
     """What that share of plants with these weights says, by Jeffreys: mean and 95% interval."""
     plants = weights.sum() ** 2 / (weights**2).sum()
     posterior = beta(plants * found + 0.5, plants * (1 - found) + 0.5)
     return Estimate(*(float(x) for x in (posterior.mean(), *posterior.ppf([0.025, 0.975]))))
-
-
-def _probabilities(odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-    """(n,) in [0, 1], a logistic curve of these log odds with that mean."""
-    if rate < _LEAST_SHARE:
-        return np.zeros(len(odds))
-    steep = _SLOPE * odds
-    far = abs(float(logit(rate)))
-    shift = brentq(
-        lambda number: float(expit(steep + number).mean()) - rate,
-        -float(steep.max()) - far - 1, -float(steep.min()) + far + 1,
-    )  # fmt: skip
-    return np.asarray(expit(steep + shift), np.float64)

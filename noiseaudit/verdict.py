@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from noiseaudit.channel_rate import sharpen_by_channel
 from noiseaudit.errors import NoiseAuditWarning
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
@@ -118,11 +119,15 @@ def reach_verdict(
             num_classes=num_classes, weights=rounds.weights, most_weights=rounds.most_weights,
             in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
         )  # fmt: skip
-    if not rounds.is_left_out and ODDS in auroc and estimate.is_supported:
-        estimate = sharpen_estimate(
-            estimate, odds[0], rounds.labels, rounds.predicted, rounds.weights,
-            num_classes=num_classes, seed=seed,
-        )  # fmt: skip
+    if ODDS in auroc and estimate.is_supported:
+        if rounds.is_left_out:
+            estimate = sharpen_by_channel(
+                estimate, rounds.channel, odds[0], rounds.given, seed=seed
+            )
+        else:
+            estimate = sharpen_estimate(
+                estimate, odds[0], rounds.labels, rounds.predicted, rounds.weights, seed=seed
+            )
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(

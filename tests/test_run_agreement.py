@@ -32,7 +32,7 @@ def runs(rate=0.1, error=0.01, disagree=0.01, seed=0):
 
 def sharpened(estimate, odds, labels, predicted):
     weights = np.where(labels != labels[0], 1.0, 0.0)
-    return sharpen_estimate(estimate, odds, labels, predicted, weights, num_classes=K)
+    return sharpen_estimate(estimate, odds, labels, predicted, weights)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
@@ -79,7 +79,7 @@ def test_few_plants_that_are_found_do_not_make_a_weak_network_a_believing_one():
     wide, odds, labels, predicted, _ = runs(disagree=0.04)
     weights = np.where(labels != labels[0], 1e-9, 0.0)
     weights[1, np.flatnonzero(labels[1] != labels[0])[:5]] = 1.0
-    found = sharpen_estimate(wide, odds, labels, predicted, weights, num_classes=K)
+    found = sharpen_estimate(wide, odds, labels, predicted, weights)
     assert found is wide
 
 

@@ -14,6 +14,7 @@ from noiseaudit.cli import main
 from noiseaudit.detector import create_detectors
 from noiseaudit.errors import UsageError
 from noiseaudit.evaluation import auroc
+from noiseaudit.label_channel import count_label_channel
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.planted_rounds import ODDS, PlantedRounds, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
@@ -51,6 +52,7 @@ def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
         given=given, labels=labels, suspicions=suspicions,
         predicted=np.stack([true, true]), suggested=suggested,
         sureness=np.full(labels.shape, 0.9, np.float32),
+        channel=count_label_channel(np.eye(k)[true], given),
         was_right=(given == true).astype(np.float64), weights=weights,
         most_weights=np.zeros(labels.shape), is_left_out=False, seconds=1.0,
     )  # fmt: skip
