@@ -109,7 +109,8 @@ class NoiseEstimate:
 
         That is whether `most` is above the rate by at most 5% of all labels, or 30% of the rate.
         Where a model finds more examples doubtful, rates were off by up to several times
-        (`benchmarks/verdict.py`); `most` was not below the truth.
+        (`benchmarks/verdict.py`); `most` was below the truth for some instance noise alone, by at
+        most a quarter.
         """
         return self.is_supported and (
             self.most - self.rate.value <= max(_DOUBTFUL, _ROUGH * self.rate.value)
