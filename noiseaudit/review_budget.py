@@ -182,10 +182,9 @@ def review_progress(
     it has seen something of the low end. Where next to none is wrong, a share of them says little
     and no review is ever done: see `expected_left`. These numbers are set by hand. What they give
     is cautious: on digits with 5-20% noise, half of it of kinds that `p_error` misses, 90% and 95%
-    had been found in all 36 cells when it said so, at a median of 3.3 and 4.4 times the reviews of
+    had been found in all 36 cells when it said so, at a median of 2.0 and 2.7 times the reviews of
     somebody who knows where to stop in the same order; never were more left than the interval
-    said, but in two cells of five fewer (`benchmarks/review_budget.py`). One reason is that
-    `p_error` is the same for all examples at the low end, whose order says more.
+    said, but in one cell of seven fewer (`benchmarks/review_budget.py`).
 
     Cost: 16 fits to a few dozen counts and 2,000 draws of them: 10 ms for 1,800 examples, half
     a second for a million.
