@@ -57,9 +57,10 @@ def fit_error_curve(
     of a class that is often taken for another err more, which is no sign of wrong labels. Mean
     slope and offset are drawn to those of a calibrated model.
 
-    Only where a model errs as often however sure it is do all labels look wrong. Where 40% of the
-    labels of some classes are another's, held-out predictions have learned that and are as sure as
-    it leaves them: rates fall short by 15 to 60%.
+    What a model surely and always takes for another class counts as wrong. Where 40% of the labels
+    of some classes are another's, held-out predictions have learned that and are as sure as it
+    leaves them: on embeddings of CIFAR-10 and photographs rates fell short by 5 to 14% of pair and
+    20 to 33% of asymmetric noise, once wholly.
 
     Cost: some hundred passes over n numbers.
     Source: Patrini et al., CVPR 2017, section 3.2 (rates where a model is surest); the curve, by
@@ -72,32 +73,31 @@ def fit_error_curve(
         num_classes: k.
     """
     n, k = len(labels), num_classes
-    differs, both = (predicted != labels).astype(np.float64), _both(k)
+    differs, overlap = (predicted != labels).astype(np.float64), _overlap(k)
 
     def loss(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         common, centre, logs, apart = _parts(numbers, k)
         log_slopes, offsets = common[:, None] + apart
         odds, rates = np.exp(log_slopes)[predicted] * stated, np.exp(logs)[predicted]
-        errs = expit(-odds - offsets[predicted])
-        expected = np.clip(rates + (1 - both * rates) * errs, 1e-9, 1 - 1e-9)
+        errs, expected = _expected(odds, offsets[predicted], rates, overlap)
         value = -(differs * np.log(expected) + (1 - differs) * np.log1p(-expected)).sum()
         away, off = logs - centre, apart / _APART[:, None]
         value += _ALIKE * (np.exp(away) - away).sum() + (off**2).sum() / 2
         value += ((common / _CALIBRATED) ** 2).sum() / 2
         pull = (expected - differs) / (expected * (1 - expected))
-        by_curve = -pull * (1 - both * rates) * errs * (1 - errs)
+        by_curve = -pull * (1 - overlap * rates) * errs * (1 - errs)
         own = np.stack(
             [np.bincount(predicted, by_curve * odds, k), np.bincount(predicted, by_curve, k)]
         )
         spread = _ALIKE * (np.exp(away) - 1)
         gradient = np.concatenate([
             own.sum(axis=1) + common / _CALIBRATED**2, [-spread.sum()],
-            np.bincount(predicted, pull * (1 - both * errs) * rates, k) + spread,
+            np.bincount(predicted, pull * (1 - overlap * errs) * rates, k) + spread,
             (own + off / _APART[:, None]).ravel(),
         ])  # fmt: skip
         return float(value) / n, gradient / n
 
-    of_rates = [(_LEAST_LOG, _MOST_LOG - np.log(both))] * (k + 1)
+    of_rates = [(_LEAST_LOG, _MOST_LOG - np.log(overlap))] * (k + 1)
     bounds = [(-2, 2), (-5, 5), *of_rates] + [(-2, 2)] * k + [(-5, 5)] * k
     starts = [np.r_[0, 0, np.full(k + 1, np.log(rate)), np.zeros(2 * k)] for rate in _START_RATES]
     fits = [minimize(loss, s, jac=True, method="L-BFGS-B", bounds=bounds) for s in starts]
@@ -108,9 +108,20 @@ def fit_error_curve(
     return ErrorCurve(slopes, offsets, rates, deviation)
 
 
-def _both(k: int) -> float:
-    """Of a rate, what errors hide: of two classes, a wrong label there is what is predicted."""
+def _overlap(k: int) -> float:
+    """How often rate * errors is taken from rate + errors: of two classes both cancel out."""
     return 2.0 if k == 2 else 1.0
+
+
+def _expected(
+    odds: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    overlap: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) probabilities that a prediction errs, and that it differs from the label."""
+    errs = expit(-odds - offsets)
+    return errs, np.clip(rates + (1 - overlap * rates) * errs, 1e-9, 1 - 1e-9)
 
 
 def _parts(numbers: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], ...]:
@@ -131,12 +142,11 @@ def _deviation(
     alike is left out: it says nothing of their mean.
     """
     k, each = len(rates), rates[predicted]
-    errs = expit(-odds - offsets)
-    expected = np.clip(each + (1 - _both(k) * each) * errs, 1e-9, 1 - 1e-9)
-    by_curve = -(1 - _both(k) * each) * errs * (1 - errs)
-    changes = np.stack([odds * by_curve, by_curve, 1 - _both(k) * errs]) / np.sqrt(
-        expected * (1 - expected)
-    )
+    overlap = _overlap(k)
+    errs, expected = _expected(odds, offsets, each, overlap)
+    by_curve = -(1 - overlap * each) * errs * (1 - errs)
+    changes = np.stack([odds * by_curve, by_curve, 1 - overlap * errs])
+    changes /= np.sqrt(expected * (1 - expected))
     sums = np.array([
         [np.bincount(predicted, one * other, k) for other in changes] for one in changes
     ])  # fmt: skip

@@ -8,6 +8,7 @@ odds that a label is wrong follow: T knows which mistakes are common, which the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -92,7 +93,7 @@ class LabelChannel:
         return np.asarray(expit(self.log_odds(class_scores, labels)[0]), np.float64)
 
     def _log_probs(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _log_probs(self.scale * scores, self.slopes, self.offsets)
+        return _log_probs(_stated(self.scale * scores), self.slopes, self.offsets)
 
 
 def fit_label_channel(class_scores: ArrayLike, labels: ArrayLike) -> LabelChannel:
@@ -139,9 +140,9 @@ def fit_label_channel(class_scores: ArrayLike, labels: ArrayLike) -> LabelChanne
         transition = smoothed / smoothed.sum(axis=1, keepdims=True)
         if step % _RESCALE == 0:
             scale = _fit_scale(scores, labels, transition)
-    predicted, stated, _ = _stated(scale * scores)
-    curve = fit_error_curve(stated, predicted, labels, k)
-    probs = np.exp(_log_probs(scale * scores, curve.slopes, curve.offsets))
+    parts = _stated(scale * scores)
+    curve = fit_error_curve(parts.odds, parts.predicted, labels, k)
+    probs = np.exp(_log_probs(parts, curve.slopes, curve.offsets))
     transition, joint = _fit_pairs(probs, labels, curve)
     return LabelChannel(scale, transition, joint, curve.slopes, curve.offsets, curve.deviation)
 
@@ -188,30 +189,36 @@ def _check_range(probs: NDArray[np.float64]) -> None:
         raise DataError(f"pred_probs must be in [0, 1]; got {probs.min():.3g} to {probs.max():.3g}")
 
 
-def _stated(
-    scores: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """The likeliest class, its log odds, and (n, k) log shares of what is left to the others."""
+class _Stated(NamedTuple):
+    """The likeliest class and its log odds, (n,), and (n, k) log shares of what is left."""
+
+    predicted: NDArray[np.int64]
+    odds: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+
+def _stated(scores: NDArray[np.float64]) -> _Stated:
+    """What softmax says of (n, k) scores."""
     rows = np.arange(len(scores))
     predicted = scores.argmax(axis=1).astype(np.int64)
     others = np.array(scores)
     others[rows, predicted] = -np.inf
     rest = logsumexp(others, axis=1)
-    return predicted, scores[rows, predicted] - rest, others - rest[:, None]
+    return _Stated(predicted, scores[rows, predicted] - rest, others - rest[:, None])
 
 
 def _log_probs(
-    scores: NDArray[np.float64],
+    parts: _Stated,
     slopes: NDArray[np.float64] | float,
     offsets: NDArray[np.float64] | float,
 ) -> NDArray[np.float64]:
-    """(n, k) logarithms; the likeliest class stays it, the others share as before."""
-    predicted, stated, shares = _stated(scores)
-    slope, offset = (np.broadcast_to(x, scores.shape[1:])[predicted] for x in (slopes, offsets))
+    """(n, k) calibrated logarithms; the likeliest class stays it, the others share as before."""
+    predicted, stated, shares = parts
+    slope, offset = (np.broadcast_to(x, shares.shape[1:])[predicted] for x in (slopes, offsets))
     odds = np.maximum(slope * stated + offset, shares.max(axis=1))
-    shares -= np.logaddexp(0, odds)[:, None]
-    shares[np.arange(len(scores)), predicted] = -np.logaddexp(0, -odds)
-    return shares
+    log_probs: NDArray[np.float64] = shares - np.logaddexp(0, odds)[:, None]
+    log_probs[np.arange(len(shares)), predicted] = -np.logaddexp(0, -odds)
+    return log_probs
 
 
 def _fit_pairs(

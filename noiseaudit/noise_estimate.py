@@ -63,10 +63,9 @@ class NoiseEstimate:
     label of another, a network believes many of them: the rate falls short by 15 to 55%
     (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide; audits, in
     which a second run helps (`run_agreement`), are off by less as a rule, and by more at worst
-    (`benchmarks/verdict.py`). Of a weak model all is rougher. No statistic of
-    labels and predictions can do better there: labels drawn at random where two classes look alike
-    are the same data whether they are mistakes or not. A person's decisions tell
-    (`review_progress`).
+    (`benchmarks/verdict.py`). Of a weak model all is rougher. No statistic of labels and
+    predictions can do better there: labels drawn at random where two classes look alike are the
+    same data whether they are mistakes or not. A person's decisions tell (`review_progress`).
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.
@@ -132,7 +131,7 @@ class NoiseEstimate:
             labels: (n,) int64, given labels.
             seed: of the draws from the interval.
         """
-        p_error = _at_rate(log_odds, rate.value)
+        p_error = _probs_at(log_odds, rate.value)
         per_pair = np.zeros_like(self.per_pair[0])
         np.add.at(per_pair, (self.suggested, labels), p_error)
         per_class = per_pair.sum(axis=0)
@@ -140,7 +139,7 @@ class NoiseEstimate:
         bins = np.minimum((p_error * _BINS).astype(np.int16), _BINS - 1)
         held = np.maximum(np.bincount(bins, minlength=_BINS), 1)
         drawn = generator(seed, "agreement").uniform(rate.low, rate.high, _RATES)
-        curves = [np.bincount(bins, _at_rate(log_odds, r), _BINS) / held for r in drawn]
+        curves = [np.bincount(bins, _probs_at(log_odds, r), _BINS) / held for r in drawn]
         return replace(
             self,
             p_error=p_error,
@@ -186,7 +185,7 @@ class NoiseEstimate:
         )  # fmt: skip
 
 
-def _at_rate(log_odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+def _probs_at(log_odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """(n,) in [0, 1], of these log odds moved so that the mean is the rate."""
     if rate < _LEAST_SHARE:
         return np.zeros(len(log_odds))

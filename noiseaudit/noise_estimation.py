@@ -46,7 +46,8 @@ def estimate_noise_of_scores(
     The suspicion is the log odds of a `LabelChannel` fitted to the first run. A plant counts as
     much as its pair of classes is confused there, relative to how often it was planted, times the
     probability that the label it replaced was right: so the plants stand for the mistakes, and one
-    that repairs a label does not count.
+    that repairs a label does not count. The channel's own rate then joins that of the plants
+    (`sharpen_by_channel`).
 
     Args:
         labels: (n,) int64 in [0, k), given labels.
@@ -69,14 +70,10 @@ def estimate_noise_of_scores(
         given, np.where(most > 0, given, rounds), channel.joint,
         1 - channel.prob_wrong(class_scores, given),
     )  # fmt: skip
-    found = _of_channel(
-        channel, given, class_scores, rounds, every, weights, most, in_nats=True,
+    return _of_channel(
+        channel, given, class_scores, rounds, every, weights, most, is_left_out=True,
         confidence=confidence, bootstraps=bootstraps, seed=seed,
     )  # fmt: skip
-    if not found.is_supported:
-        return found
-    odds, _ = channel.log_odds(class_scores, given)
-    return sharpen_by_channel(found, channel, odds, given, seed=seed)
 
 
 def estimate_noise_of_probs(
@@ -119,7 +116,7 @@ def estimate_noise_of_probs(
     )  # fmt: skip
     return _of_channel(
         channel, given, log_of_probs(first), rounds, (log_of_probs(item) for item in every),
-        weights, most, in_nats=False, confidence=confidence, bootstraps=bootstraps, seed=seed,
+        weights, most, is_left_out=False, confidence=confidence, bootstraps=bootstraps, seed=seed,
     )  # fmt: skip
 
 
@@ -251,16 +248,23 @@ def _of_channel(
     every: Iterable[NDArray[np.float64]],
     weights: NDArray[np.float64],
     most: NDArray[np.float64],
+    *,
+    is_left_out: bool,
+    seed: int,
     **options: Any,
 ) -> NoiseEstimate:
     judged = [channel.log_odds(first, given)]
     judged += [channel.log_odds(s, row) for s, row in zip(every, planted, strict=True)]
     nothing = np.zeros((1, len(given)))
-    return estimate_noise(
+    found = estimate_noise(
         given, np.vstack([given, planted]), np.stack([odds for odds, _ in judged]),
         np.stack([other for _, other in judged]), num_classes=len(channel.joint),
-        weights=np.vstack([nothing, weights]), most_weights=np.vstack([nothing, most]), **options,
+        weights=np.vstack([nothing, weights]), most_weights=np.vstack([nothing, most]),
+        in_nats=is_left_out, seed=seed, **options,
     )  # fmt: skip
+    if not (is_left_out and found.is_supported):
+        return found
+    return sharpen_by_channel(found, channel, judged[0][0], given, seed=seed)
 
 
 def _most(arrays: _Arrays, most_weights: ArrayLike | None) -> float:
