@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from noiseaudit.channel_rate import channel_rate
+from noiseaudit.label_channel import LabelChannel
 from noiseaudit.noise_estimate import Estimate, NoiseEstimate
 
 __all__ = ["sharpen_estimate"]
@@ -14,6 +18,7 @@ __all__ = ["sharpen_estimate"]
 _STEADY = 0.025  # of the examples: where runs differ on more, networks are weak, or believe errors
 _BELIEVED = 0.05  # of the plants at least are then predicted as labelled, or networks are weak
 _SLOPE = 3.0  # of log odds of an error on label odds
+_RULED_OUT, _CONFIRMED = 3.0, 2.0  # standard errors of left-out predictions from the count
 _MOST_ERRORS = 3.0  # times those expected, at most
 _UNSEEN = 3.0  # examples told differently that none seen leaves possible, at 95%
 
@@ -25,6 +30,7 @@ def sharpen_estimate(
     predicted: NDArray[np.int64],
     weights: NDArray[np.float64],
     *,
+    left_out: Callable[[], LabelChannel | None] = lambda: None,
     seed: int = 0,
 ) -> NoiseEstimate:
     """The estimate, sharper where two runs of a network are a second witness to it.
@@ -44,9 +50,14 @@ def sharpen_estimate(
     wrong labels: so only where networks are not weak, and the fit to the plants does not rule this
     rate out, do the two rates become one, weighted by the inverse squares of the fit's interval
     and of what f between half and twice as much would change. Log odds of errors are then three
-    times those of the labels, moved to add up to it. Otherwise nothing changes.
+    times those of the labels, moved to add up to it.
 
-    Cost: half a second for 50,000 examples.
+    Otherwise predictions that have not seen the label are asked, which no wrong label misleads that
+    a network believes: the rate is taken all the same if it is within three standard errors of
+    theirs, of weak networks two, and the fit's interval is then the range that holds theirs, too.
+    If not, nothing changes.
+
+    Cost: half a second for 50,000 examples, and that of `left_out`.
     Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
     ICLR 2022 (the error as disagreement); its use on noisy labels is our own.
 
@@ -56,6 +67,8 @@ def sharpen_estimate(
         labels: (r + 1, n) int64, given labels, and those of r runs with plants.
         predicted: (r + 1, n) int64, the likeliest class by those runs, on average over training.
         weights: (r + 1, n) float64, how much each plant counts.
+        left_out: makes a channel from true to given labels by predictions that have not seen the
+            label, or None if they say nothing; not called where it is not needed.
         seed: of the draws from the interval.
     """
     given, kept = labels[0], labels[1:] == labels[0]
@@ -66,11 +79,19 @@ def sharpen_estimate(
     plants = weights > 0
     found = float(np.average((predicted != labels)[plants], weights=weights[plants]))
     recall, least, most = _recall(found, weights[plants])
+    if recall <= errors:
+        return estimate
     fitted, lowest, highest = estimate.rate
     counted = _rate_of(differs, errors, recall)
     is_weak = disagree > _STEADY and found > 1 - _BELIEVED
-    if is_weak or recall <= errors or not lowest <= counted <= highest:
-        return estimate
+    if is_weak or not lowest <= counted <= highest:
+        channel = left_out()
+        if channel is None:
+            return estimate
+        told = channel_rate(channel, _CONFIRMED if is_weak else _RULED_OUT)
+        if not told.low <= counted <= told.high:
+            return estimate
+        lowest, highest = min(lowest, told.low), max(highest, told.high)
     unseen = _UNSEEN / n
     width = _rate_of(differs, errors / 2, recall) - _rate_of(differs, 2 * errors + unseen, recall)
     widths = np.array([highest - lowest, width])

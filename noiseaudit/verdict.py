@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 
 from noiseaudit.channel_rate import sharpen_by_channel
 from noiseaudit.errors import NoiseAuditWarning
+from noiseaudit.label_channel import LabelChannel
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
@@ -91,6 +92,7 @@ def reach_verdict(
     ids: NDArray[np.int64],
     num_classes: int,
     *,
+    left_out: Callable[[], LabelChannel | None] = lambda: None,
     precision: float = 0.9,
     seed: int = 0,
 ) -> Verdict:
@@ -100,6 +102,7 @@ def reach_verdict(
         rounds: what the detectors say of the data set with and without plants.
         ids: (n,) sample ids.
         num_classes: k.
+        left_out: `left_out_channel` of the data set, for `sharpen_estimate` of trained networks.
         precision: wanted of what is flagged, in (0, 1].
         seed: of the estimate's resamples.
 
@@ -126,8 +129,9 @@ def reach_verdict(
             )
         else:
             estimate = sharpen_estimate(
-                estimate, odds[0], rounds.labels, rounds.predicted, rounds.weights, seed=seed
-            )
+                estimate, odds[0], rounds.labels, rounds.predicted, rounds.weights,
+                left_out=left_out, seed=seed,
+            )  # fmt: skip
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import noiseaudit as na
-from noiseaudit.channel_rate import sharpen_by_channel
+from noiseaudit.channel_rate import channel_rate, sharpen_by_channel
 from noiseaudit.label_channel import LabelChannel
 from noiseaudit.noise_estimate import Estimate, NoiseEstimate
 
@@ -43,6 +43,12 @@ def test_rates_are_weighted_by_their_errors_and_the_interval_holds_both():
     assert found.per_pair[0][0, 1] > 0 == found.per_pair[0][0, 2]
     unsure = sharpen_by_channel(estimate(0.1, 0.0608, 0.1392), channel(0.2, 0.1), ODDS, LABELS)
     assert unsure.rate.value == pytest.approx((0.1 * 26 + 0.2) / 27, rel=0.01)
+
+
+def test_a_standard_error_is_at_least_a_tenth_of_the_rate():
+    assert channel_rate(channel(0.2, 0.0), 2) == pytest.approx((0.2, 0.16, 0.24))
+    assert channel_rate(channel(0.2, 0.15), 2).low == 0
+    assert channel_rate(channel(0.9, 0.0), 2).high == 1
 
 
 def test_no_wrong_labels_leave_no_probability_and_what_may_go_unseen():

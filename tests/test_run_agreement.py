@@ -30,9 +30,15 @@ def runs(rate=0.1, error=0.01, disagree=0.01, seed=0):
     return wide, odds[0], labels, predicted, given != true
 
 
-def sharpened(estimate, odds, labels, predicted):
+def sharpened(estimate, odds, labels, predicted, **options):
     weights = np.where(labels != labels[0], 1.0, 0.0)
-    return sharpen_estimate(estimate, odds, labels, predicted, weights)
+    return sharpen_estimate(estimate, odds, labels, predicted, weights, **options)
+
+
+def left_out(rate, deviation=0.01):
+    """What predictions that have not seen the label say: so many wrong, 10% of that uncertain."""
+    joint = np.eye(K) * (1 - rate) / K + (1 - np.eye(K)) * rate / (K * (K - 1))
+    return lambda: na.LabelChannel(1.0, joint * K, joint, deviation=deviation)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
@@ -90,6 +96,36 @@ def test_a_rate_that_the_plants_rule_out_is_not_taken():
     assert sharpened(narrow, odds, labels, predicted) is narrow
     taken = sharpened(wide, odds, labels, predicted)
     assert taken.rate.value > 0.1
+
+
+def test_left_out_predictions_can_overrule_the_plants():
+    # Wrong labels that the network believes: the fit to the plants misses them, others do not.
+    wide, odds, labels, predicted, wrong = runs(rate=0.3)
+    narrow = replace(wide, rate=Estimate(0.02, 0.0, 0.1))
+    found = sharpened(narrow, odds, labels, predicted, left_out=left_out(0.26))
+    assert found.rate.value == pytest.approx(wrong.mean(), rel=0.05)
+    assert found.rate.low <= wrong.mean() <= found.rate.high
+    assert found.p_error.mean() == pytest.approx(found.rate.value)
+    assert sharpened(narrow, odds, labels, predicted, left_out=lambda: None) is narrow
+
+
+def test_left_out_predictions_confirm_a_weak_network_at_two_standard_errors():
+    wide, odds, labels, predicted, wrong = runs(rate=0.3, disagree=0.04)
+    found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.26))
+    assert found.rate.value == pytest.approx(wrong.mean(), rel=0.15)
+    assert sharpened(wide, odds, labels, predicted, left_out=left_out(0.22)) is wide
+    steady, *more, _ = runs(rate=0.3)
+    narrow = replace(steady, rate=Estimate(0.02, 0.0, 0.1))
+    assert sharpened(narrow, *more, left_out=left_out(0.24)) is not narrow  # steady ones at three
+    assert sharpened(narrow, *more, left_out=left_out(0.2)) is narrow
+
+
+def test_left_out_predictions_are_not_asked_where_two_witnesses_agree():
+    wide, odds, labels, predicted, _ = runs()
+    found = sharpened(
+        wide, odds, labels, predicted, left_out=lambda: pytest.fail("asked without need")
+    )
+    assert found is not wide
 
 
 def test_what_plants_a_network_misses_raises_the_rate_and_widens_the_interval():

@@ -186,6 +186,19 @@ def test_an_audit_opens_with_the_verdict(audited, noisy_digits):
     assert noisy_digits[1][row] == int(first["suggested_label"])
 
 
+def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits, monkeypatch):
+    asked = []
+
+    def spy(estimate, *_, left_out, **__):
+        asked.append(left_out())
+        return estimate
+
+    monkeypatch.setattr("noiseaudit.verdict.sharpen_estimate", spy)
+    na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
+    wrong = noisy_digits[0].labels != noisy_digits[1]
+    assert asked[0].rate == pytest.approx(wrong.mean(), rel=0.3)
+
+
 def test_running_again_plants_the_same_and_trains_nothing(audited, noisy_digits, monkeypatch):
     report, out = audited
     monkeypatch.setattr(loop, "_train_epoch", lambda *_: pytest.fail("trained again"))

@@ -1,0 +1,45 @@
+"""A ridge on the inputs that a network is trained on: what its sure predictions contradict."""
+
+import numpy as np
+import pytest
+
+import noiseaudit as na
+from noiseaudit import left_out
+from noiseaudit.left_out import left_out_channel
+
+
+@pytest.mark.parametrize("noise", ["uniform", "pair"])
+def test_wrong_labels_of_pictures_are_counted(noise):
+    noisy = na.inject_noise(na.load("digits"), noise, rate=0.1, seed=3)
+    channel = left_out_channel(noisy.dataset)
+    assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 5%
+    assert channel.deviation < 0.02
+
+
+def test_blocks_and_a_sample_change_little(monkeypatch):
+    noisy = na.inject_noise(na.load("digits"), "uniform", rate=0.2, seed=3).dataset
+    whole = left_out_channel(noisy)
+    monkeypatch.setattr(
+        left_out, "row_blocks", lambda n, _: [slice(s, s + 100) for s in range(0, n, 100)]
+    )
+    assert left_out_channel(noisy).rate == whole.rate
+    monkeypatch.setattr(left_out, "_SAMPLE", 900)
+    assert left_out_channel(noisy).rate == pytest.approx(whole.rate, rel=0.25)
+
+
+def test_vectors_are_taken_as_they_are_and_a_weak_ridge_says_nothing():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 600)
+    told = (2.0 * random.standard_normal((600, 5)) + 6 * np.eye(3, 5)[labels]).astype(np.float32)
+    given = np.where(random.random(600) < 0.1, (labels + 1) % 3, labels)
+    channel = left_out_channel(na.load((told, given)))
+    assert channel.rate == pytest.approx((given != labels).mean(), abs=0.04)
+    nothing = random.standard_normal((600, 5)).astype(np.float32)
+    assert left_out_channel(na.load((nothing, labels))) is None
+
+
+def test_a_ridge_that_says_the_commonest_class_says_nothing():
+    random = np.random.default_rng(0)
+    nothing = random.standard_normal((1500, 6)).astype(np.float32)
+    labels = (random.random(1500) < 0.1).astype(np.int64)
+    assert left_out_channel(na.load((nothing, labels))) is None
