@@ -18,7 +18,8 @@ from noiseaudit.ridge import leave_one_out
 
 __all__ = ["left_out_channel"]
 
-_SAMPLE = 10_000
+_SAMPLE = 10_000  # examples
+_SAMPLE_ELEMENTS = 2**25  # of long vectors; as many as 10,000 pictures have, shrunk
 _MOST_ERRORS = 0.2  # of predictions on right labels: beyond, a ridge on inputs says too little
 _BLIND = 0.9  # of the labels that the commonest class alone contradicts: a ridge must do better
 
@@ -30,9 +31,10 @@ def left_out_channel(dataset: LabeledDataset) -> LabelChannel | None:
     of the right labels, as on colour photographs, or hardly does better than the commonest class.
 
     Cost: `leave_one_out` and `fit_label_channel` of at most 10,000 examples: 4 s for as many
-    pictures of 28 x 28 of 10 classes. Memory: 40 MB and a few times those examples in float32.
+    pictures of 28 x 28 of 10 classes. Memory: 40 MB, and a few times those examples in float32,
+    of which there are fewer if they are long.
     """
-    some = spread_rows(len(dataset), _SAMPLE)
+    some = spread_rows(len(dataset), _sample_size(dataset))
     given = dataset.labels[some]
     scores = leave_one_out(_vectors(dataset, some), given, dataset.num_classes).scores
     differs = float((scores.argmax(axis=1) != given).mean())
@@ -40,6 +42,12 @@ def left_out_channel(dataset: LabeledDataset) -> LabelChannel | None:
         return None
     channel = fit_label_channel(scores, given)
     return channel if differs - channel.rate <= _MOST_ERRORS else None
+
+
+def _sample_size(dataset: LabeledDataset) -> int:
+    if dataset.kind == "images":
+        return _SAMPLE
+    return min(_SAMPLE, max(2, _SAMPLE_ELEMENTS // dataset.input_shape[0]))
 
 
 def _vectors(dataset: LabeledDataset, some: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -27,13 +27,17 @@ def test_blocks_and_a_sample_change_little(monkeypatch):
     assert left_out_channel(noisy).rate == pytest.approx(whole.rate, rel=0.25)
 
 
-def test_vectors_are_taken_as_they_are_and_a_weak_ridge_says_nothing():
+def test_vectors_are_taken_as_they_are_and_a_weak_ridge_says_nothing(monkeypatch):
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 600)
     told = (2.0 * random.standard_normal((600, 5)) + 6 * np.eye(3, 5)[labels]).astype(np.float32)
     given = np.where(random.random(600) < 0.1, (labels + 1) % 3, labels)
     channel = left_out_channel(na.load((told, given)))
     assert channel.rate == pytest.approx((given != labels).mean(), abs=0.04)
+    monkeypatch.setattr(left_out, "_SAMPLE_ELEMENTS", 5 * 400)
+    fewer = left_out_channel(na.load((told, given)))
+    assert fewer.rate == pytest.approx(channel.rate, abs=0.03)
+    assert fewer.rate != channel.rate
     nothing = random.standard_normal((600, 5)).astype(np.float32)
     assert left_out_channel(na.load((nothing, labels))) is None
 
