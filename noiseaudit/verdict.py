@@ -92,7 +92,7 @@ def reach_verdict(
     ids: NDArray[np.int64],
     num_classes: int,
     *,
-    left_out: Callable[[], LabelChannel | None] = lambda: None,
+    left_out: Callable[[], LabelChannel | None] | None = None,
     precision: float = 0.9,
     seed: int = 0,
 ) -> Verdict:
@@ -102,7 +102,7 @@ def reach_verdict(
         rounds: what the detectors say of the data set with and without plants.
         ids: (n,) sample ids.
         num_classes: k.
-        left_out: `left_out_channel` of the data set, for `sharpen_estimate` of trained networks.
+        left_out: `left_out_channel` of the data set, which not all verdicts ask.
         precision: wanted of what is flagged, in (0, 1].
         seed: of the estimate's resamples.
 
@@ -123,15 +123,7 @@ def reach_verdict(
             in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
         )  # fmt: skip
     if ODDS in auroc and estimate.is_supported:
-        if rounds.is_left_out:
-            estimate = sharpen_by_channel(
-                estimate, rounds.channel, odds[0], rounds.given, seed=seed
-            )
-        else:
-            estimate = sharpen_estimate(
-                estimate, odds[0], rounds.labels, rounds.predicted, rounds.weights,
-                left_out=left_out, seed=seed,
-            )  # fmt: skip
+        estimate = _sharpened(estimate, odds[0], rounds, left_out, seed)
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(
@@ -150,6 +142,30 @@ def reach_verdict(
         threshold=estimate.threshold(precision),
         seconds=rounds.seconds,
     )
+
+
+def _sharpened(
+    estimate: NoiseEstimate,
+    odds: NDArray[np.float64],
+    rounds: PlantedRounds,
+    left_out: Callable[[], LabelChannel | None] | None,
+    seed: int,
+) -> NoiseEstimate:
+    """By a second witness: where odds are left-out ones their channel, of a network a second run.
+
+    A channel's odds are calibrated; those of a network, which has seen the labels, are not.
+    """
+    if not rounds.has_left_out_odds:
+        return sharpen_estimate(
+            estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
+            left_out=left_out, seed=seed,
+        )  # fmt: skip
+    channel: LabelChannel | None = rounds.channel
+    if not rounds.is_left_out:
+        channel = None if left_out is None else left_out()
+    if channel is None:
+        return estimate
+    return sharpen_by_channel(estimate, channel, odds, rounds.given, seed=seed)
 
 
 def _find_plants(

@@ -6,6 +6,7 @@ import pytest
 import noiseaudit as na
 from noiseaudit import left_out
 from noiseaudit.left_out import left_out_channel
+from noiseaudit.ridge import leave_one_out
 
 
 @pytest.mark.parametrize("noise", ["uniform", "pair"])
@@ -14,6 +15,11 @@ def test_wrong_labels_of_pictures_are_counted(noise):
     channel = left_out_channel(noisy.dataset)
     assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 5%
     assert channel.deviation < 0.02
+
+
+def test_at_40_percent_noise_between_two_classes_it_counts_most():
+    noisy = na.inject_noise(na.load("digits"), "pair", rate=0.4, seed=3)
+    assert 0.25 < left_out_channel(noisy.dataset).rate < 0.4  # measured 0.29
 
 
 def test_blocks_and_a_sample_change_little(monkeypatch):
@@ -40,6 +46,21 @@ def test_vectors_are_taken_as_they_are_and_a_weak_ridge_says_nothing(monkeypatch
     assert fewer.rate != channel.rate
     nothing = random.standard_normal((600, 5)).astype(np.float32)
     assert left_out_channel(na.load((nothing, labels))) is None
+
+
+def test_a_ridge_that_errs_often_says_nothing():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 900)
+    near = random.standard_normal((900, 5)) + 1.3 * np.eye(3, 5)[labels]
+    errors = leave_one_out(near, labels, 3).scores.argmax(axis=1) != labels
+    assert 0.2 < errors.mean() < 0.4  # far better than the commonest class
+    assert left_out_channel(na.load((near.astype(np.float32), labels))) is None
+
+
+def test_one_class_says_nothing():
+    inputs = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    labels = np.arange(50) % 2
+    assert left_out_channel(na.load((inputs, labels)).with_labels(np.zeros(50, np.int64))) is None
 
 
 def test_a_ridge_that_says_the_commonest_class_says_nothing():

@@ -120,6 +120,24 @@ def test_left_out_predictions_confirm_a_weak_network_at_two_standard_errors():
     assert sharpened(narrow, *more, left_out=left_out(0.2)) is narrow
 
 
+def test_left_out_predictions_can_say_that_fewer_are_wrong():
+    wide, odds, labels, predicted, wrong = runs(rate=0.1)
+    high = replace(wide, rate=Estimate(0.3, 0.25, 0.35))
+    found = sharpened(high, odds, labels, predicted, left_out=left_out(0.09))
+    assert found.rate.value == pytest.approx(wrong.mean(), rel=0.05)
+    assert found.rate.low <= 0.09  # the interval holds theirs
+    assert sharpened(high, odds, labels, predicted, left_out=left_out(0.2)) is high
+
+
+def test_where_plants_are_believed_as_often_as_runs_differ_nothing_is_asked():
+    wide, odds, labels, predicted, _ = runs()
+    predicted = np.where(labels != labels[0], labels, predicted)  # every plant
+    found = sharpened(
+        wide, odds, labels, predicted, left_out=lambda: pytest.fail("asked without need")
+    )
+    assert found is wide
+
+
 def test_left_out_predictions_are_not_asked_where_two_witnesses_agree():
     wide, odds, labels, predicted, _ = runs()
     found = sharpened(
