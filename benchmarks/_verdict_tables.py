@@ -9,6 +9,7 @@ from _results import RESULTS, load, table
 
 SETS = {
     "digits": "digits, 1,797",
+    "digits_vectors": "digits, 1,797, as vectors",
     "photos": "photographs, 500, encoded",
     "mnist": "MNIST, 10,000, `mlp`",
     "fashion_mnist": "Fashion-MNIST, 5,000, `cnn`",

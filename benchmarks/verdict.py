@@ -7,8 +7,9 @@
 
 Every set gets uniform, pair, asymmetric and instance noise at five rates, and none; each is audited
 as the command does it (`mnist` by the quicker `mlp`), once without the verdict and once more with
-it, which tells what it costs. Digits, MNIST and Fashion-MNIST are trained on; of the others the
-embeddings in --embeddings, <set>.npz, are judged left-out. One row a cell: the estimated rate
+it, which tells what it costs. Digits, MNIST and Fashion-MNIST are trained on, `digits_vectors` as
+64 numbers, which have left-out predictions beside the network; of the others the embeddings in
+--embeddings, <set>.npz, are judged left-out. One row a cell: the estimated rate
 beside the true one and beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins
 and "prediction differs" (of left-out probabilities, or those of four folds, for seed 0, where a
 network is trained); what is reached at a precision of 0.9; the calibration of `p_error` and of
@@ -42,6 +43,7 @@ import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
 
 TRAINED = ("digits", "mnist", "fashion_mnist")
+VECTORS = "_vectors"  # what the name of a set ends with whose pictures are but numbers
 MODELS = {"mnist": "mlp"}  # of the others what the command takes
 HUMAN = ("aggre_label", "worse_label")
 PRESETS: dict[str, dict[str, Any]] = {
@@ -55,8 +57,12 @@ LIMITS = {"mnist": 10_000, "fashion_mnist": 5_000, "cifar10": 5_000, "cifar10n":
 
 def opened(name: str, options: argparse.Namespace) -> na.LabeledDataset:
     limit = options.limit or LIMITS.get(name)
-    if name in TRAINED:
-        return na.load(name, data_root=options.data_root, limit=limit)
+    if (pictures := name.removesuffix(VECTORS)) in TRAINED:
+        data = na.load(pictures, data_root=options.data_root, limit=limit)
+        if pictures == name:
+            return data
+        flat = data.inputs.reshape(len(data), -1).astype(np.float32) / 255
+        return na.LabeledDataset(flat, data.labels, data.class_names, name=name)
     data = na.load(options.embeddings / f"{name.removesuffix('n')}.npz")
     data = data.subset(np.arange(min(len(data), limit or len(data))))
     return replace(data, encoder="efficientnet_lite0")
@@ -150,7 +156,10 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> Path:
             file = options.data_root / f"cifar10n.npz#{rate}"
             noisy = na.inject_noise(data, noise, labels=file, seed=seed)
         else:
-            more = {"instance": {"pred_probs": probs}, "asymmetric": {"class_map": MAPS[name]}}
+            more = {
+                "instance": {"pred_probs": probs},
+                "asymmetric": {"class_map": MAPS[name.removesuffix(VECTORS)]},
+            }
             noisy = na.inject_noise(data, noise, rate=rate, seed=seed, **more.get(noise, {}))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", na.NoiseAuditWarning)
