@@ -129,6 +129,16 @@ def test_left_out_predictions_can_say_that_fewer_are_wrong():
     assert sharpened(high, odds, labels, predicted, left_out=left_out(0.2)) is high
 
 
+def test_a_fit_that_left_out_predictions_allow_is_not_overruled_but_joined():
+    wide, odds, labels, predicted, wrong = runs(rate=0.1)
+    low = replace(wide, rate=Estimate(0.085, 0.08, 0.09))
+    found = sharpened(low, odds, labels, predicted, left_out=left_out(0.1))
+    assert 0.09 < found.rate.value < wrong.mean()
+    assert found.rate.low <= 0.085
+    high = replace(wide, rate=Estimate(0.3, 0.25, 0.35))
+    assert sharpened(high, odds, labels, predicted, left_out=left_out(0.1)).rate.high < 0.2
+
+
 def test_where_plants_are_believed_as_often_as_runs_differ_nothing_is_asked():
     wide, odds, labels, predicted, _ = runs()
     predicted = np.where(labels != labels[0], labels, predicted)  # every plant
