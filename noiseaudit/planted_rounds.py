@@ -65,8 +65,8 @@ class PlantedRounds:
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
         most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
         is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
-        has_left_out_odds: whether `label_odds` are of left-out predictions; they are, too, where a
-            network is trained on vectors, which have a ridge of their own.
+        odds_channel: that `label_odds` are of, if of left-out predictions; they are where a network
+            is trained on vectors, too, which have a ridge of their own.
         seconds: of training in all rounds, or of the ridges.
     """
 
@@ -81,7 +81,7 @@ class PlantedRounds:
     weights: NDArray[np.float64]
     most_weights: NDArray[np.float64]
     is_left_out: bool
-    has_left_out_odds: bool
+    odds_channel: LabelChannel | None
     seconds: float
 
     @property
@@ -177,7 +177,7 @@ def run_planted_rounds(
         weights=np.vstack([np.zeros(n), weights]),
         most_weights=np.vstack([np.zeros(n), most]),
         is_left_out=scores.left_out_probs is not None,
-        has_left_out_odds=ODDS in {d.name for d in judged},
+        odds_channel=scores.odds_channel if scores.left_out_probs is None else channel,
         seconds=seconds,
     )
 

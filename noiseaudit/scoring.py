@@ -24,9 +24,10 @@ from noiseaudit.detector import (
     WatchingDetector,
     training_statistics,
 )
-from noiseaudit.detectors.loo_consistency import LooConsistency
+from noiseaudit.detectors.loo_consistency import LabelOdds, LooConsistency
 from noiseaudit.evidence import Evidence
 from noiseaudit.findings import Findings, find_issues
+from noiseaudit.label_channel import LabelChannel
 from noiseaudit.ranking import Ranking
 from noiseaudit.stages import HeldOutOptions, check_lengths, stage_needs
 from noiseaudit.training.plan import TrainingPlan
@@ -58,6 +59,7 @@ class Scores:
         rankings: by detector name, in the order asked for.
         seconds: by detector name: all that it cost, the stages it needs included.
         left_out_probs: (n, k) float32 of the classes, out-of-sample, if the data set is encoded.
+        odds_channel: of `label_odds`, from true to given labels, if that is among the detectors.
     """
 
     run: TrainingRun
@@ -67,6 +69,7 @@ class Scores:
     seconds: dict[str, float]
     cscore_seconds: float | None = None
     left_out_probs: NDArray[np.float32] | None = None
+    odds_channel: LabelChannel | None = None
 
     @property
     def pred_probs(self) -> NDArray[np.float32]:
@@ -175,7 +178,11 @@ def score_examples(
         rankings[detector.name], own = _ranked(detector, evidence)
         seconds[detector.name] = own + sum(stages[need] for need in needs[detector.name])
     left_out_probs = _left_out_probs(detectors, evidence) if dataset.encoder else None
-    return Scores(run, held_out, cscores, rankings, seconds, cscore_seconds, left_out_probs)
+    judges = [detector for detector in detectors if isinstance(detector, LabelOdds)]
+    odds_channel = judges[0].channel(evidence) if judges else None
+    return Scores(
+        run, held_out, cscores, rankings, seconds, cscore_seconds, left_out_probs, odds_channel
+    )
 
 
 def rank_embeddings(

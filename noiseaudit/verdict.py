@@ -155,17 +155,12 @@ def _sharpened(
 
     A channel's odds are calibrated; those of a network, which has seen the labels, are not.
     """
-    if not rounds.has_left_out_odds:
-        return sharpen_estimate(
-            estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
-            left_out=left_out, seed=seed,
-        )  # fmt: skip
-    channel: LabelChannel | None = rounds.channel
-    if not rounds.is_left_out:
-        channel = None if left_out is None else left_out()
-    if channel is None:
-        return estimate
-    return sharpen_by_channel(estimate, channel, odds, rounds.given, seed=seed)
+    if rounds.odds_channel is not None:
+        return sharpen_by_channel(estimate, rounds.odds_channel, odds, rounds.given, seed=seed)
+    return sharpen_estimate(
+        estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
+        left_out=left_out, seed=seed,
+    )  # fmt: skip
 
 
 def _find_plants(

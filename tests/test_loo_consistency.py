@@ -287,3 +287,5 @@ def test_label_odds_know_which_mistakes_are_common():
     np.testing.assert_allclose((1 / (1 + np.exp(-odds)))[wrong].round(), 1)
     alone = Evidence(np.arange(1), np.zeros(1, np.int64), 3, embeddings=x[:1])
     assert LabelOdds().rank(alone).scores.tolist() == [0]
+    assert LabelOdds().channel(alone) is None
+    assert LabelOdds().channel(evidence).rate == channel.rate

@@ -55,7 +55,7 @@ def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
         sureness=np.full(labels.shape, 0.9, np.float32),
         channel=count_label_channel(np.eye(k)[true], given),
         was_right=(given == true).astype(np.float64), weights=weights,
-        most_weights=np.zeros(labels.shape), is_left_out=False, has_left_out_odds=False,
+        most_weights=np.zeros(labels.shape), is_left_out=False, odds_channel=None,
         seconds=1.0,
     )  # fmt: skip
     return found, wrong[0], true

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from noiseaudit.evidence import Evidence
-from noiseaudit.label_channel import fit_label_channel
+from noiseaudit.label_channel import LabelChannel, fit_label_channel
 from noiseaudit.outputs import Statistic
 from noiseaudit.ranking import Ranking
 from noiseaudit.ridge import check_ridge_options, leave_one_out, probs_of_scores
@@ -106,8 +106,20 @@ class LabelOdds:
         if n < 2 or evidence.num_classes < 2:
             return Ranking(self.name, evidence.ids, np.zeros(n))
         scores = _left_out_scores(evidence, self)
-        channel = fit_label_channel(scores, evidence.labels)
+        channel = self._fitted(evidence, scores)
         return Ranking(self.name, evidence.ids, channel.log_odds(scores, evidence.labels)[0])
+
+    def channel(self, evidence: Evidence) -> LabelChannel | None:
+        """From true to given labels, that of `rank`; None for but one example or one class."""
+        if len(evidence.labels) < 2 or evidence.num_classes < 2:
+            return None
+        return self._fitted(evidence, _left_out_scores(evidence, self))
+
+    def _fitted(self, evidence: Evidence, scores: NDArray[np.float64]) -> LabelChannel:
+        return evidence.shared(
+            ("label_channel", self.kernel, self.regularisation, self.rounds),
+            lambda: fit_label_channel(scores, evidence.labels),
+        )
 
 
 def _left_out_scores(
