@@ -223,8 +223,9 @@ def test_names_never_run_and_pictures_load(page):
     assert page.execute_script("return typeof window.pwned") == "undefined"
     assert len(page.find_elements(By.TAG_NAME, "script")) == 1
     # Pictures load when they come near: on a busy machine the first one is not there at once.
-    page.execute_script("document.querySelector('.card img').scrollIntoView()")
-    loaded = "return document.querySelector('.card img').naturalWidth"
+    shown = "[...document.querySelectorAll('.card img')].find(img => img.offsetParent !== null)"
+    page.execute_script(f"{shown}.scrollIntoView()")
+    loaded = f"return {shown}.naturalWidth"
     WebDriverWait(page, 30).until(lambda _: page.execute_script(loaded) == 8)
 
 
