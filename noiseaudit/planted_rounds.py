@@ -59,14 +59,14 @@ class PlantedRounds:
         predicted: (r + 1, n) int64, the likeliest class.
         suggested: (r + 1, n) int64, the likeliest class that is not the label.
         sureness: (r + 1, n) float32 in [0, 1], its probability if the label is wrong.
-        channel: from true to given labels, of the run without plants.
         was_right: (n,) float64 in [0, 1], probability that the given label is right, as far as the
             run without plants tells: of a network 1 where its likeliest class is the label, else 0.
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
         most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
         is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
-        odds_channel: that `label_odds` are of, if of left-out predictions; they are where a network
-            is trained on vectors, too, which have a ridge of their own.
+        odds_channel: from true to given labels, that `label_odds` of the run without plants are of,
+            if of left-out predictions: of encoded pictures, and of vectors that a network is
+            trained on, which have a ridge of their own; else None.
         seconds: of training in all rounds, or of the ridges.
     """
 
@@ -76,7 +76,6 @@ class PlantedRounds:
     predicted: NDArray[np.int64]
     suggested: NDArray[np.int64]
     sureness: NDArray[np.float32]
-    channel: LabelChannel
     was_right: NDArray[np.float64]
     weights: NDArray[np.float64]
     most_weights: NDArray[np.float64]
@@ -172,7 +171,6 @@ def run_planted_rounds(
         predicted=np.stack([predicted for predicted, _, _ in told]),
         suggested=np.stack([suggested for _, suggested, _ in told]),
         sureness=np.stack([sureness for _, _, sureness in told]),
-        channel=channel,
         was_right=was_right,
         weights=np.vstack([np.zeros(n), weights]),
         most_weights=np.vstack([np.zeros(n), most]),
