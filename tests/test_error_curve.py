@@ -7,6 +7,7 @@ from scipy.special import expit
 from noiseaudit.error_curve import fit_error_curve
 
 K = 5
+FEW = np.array([0.2, 0.2, 0.0, 0.0, 0.0])  # mistakes between two classes only
 
 
 def predictions(rates, slope=0.6, offset=0.2, n=6000, seed=0):
@@ -32,10 +33,18 @@ def test_curve_and_rates_are_found(slope, offset):
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 def test_the_standard_error_is_that_of_other_draws(rate):
-    found = [fit_error_curve(*predictions([rate] * K, seed=seed), K) for seed in range(40)]
+    found = [fit_error_curve(*predictions([rate] * K, 0.8, seed=seed), K) for seed in range(40)]
     away = [(curve.rates.mean() - rate) / curve.deviation for curve in found]
     assert 0.7 < np.std(away) < 1.4
     assert abs(np.mean(away)) < 0.6
+
+
+def test_classes_have_about_the_same_rate_or_their_own():
+    few = [fit_error_curve(*predictions(FEW, 1.0, 0.0, 1500, seed), K).rates for seed in range(5)]
+    assert np.mean(few, axis=0)[:2] == pytest.approx([0.2, 0.2], rel=0.15)
+    assert np.mean(few, axis=0)[2:].max() < 0.025
+    alike = [fit_error_curve(*predictions([0.1] * K, 1.0, 0.0, 800, seed), K) for seed in range(5)]
+    assert np.median([curve.rates.std() for curve in alike]) < 0.014
 
 
 def test_right_labels_alone_have_no_rate():
