@@ -109,15 +109,43 @@ def test_left_out_predictions_can_overrule_the_plants():
     assert sharpened(narrow, odds, labels, predicted, left_out=lambda: None) is narrow
 
 
-def test_left_out_predictions_confirm_a_weak_network_at_two_standard_errors():
-    wide, odds, labels, predicted, wrong = runs(rate=0.3, disagree=0.04)
-    found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.26))
-    assert found.rate.value == pytest.approx(wrong.mean(), rel=0.15)
-    assert sharpened(wide, odds, labels, predicted, left_out=left_out(0.22)) is wide
+def test_steady_networks_are_confirmed_at_three_standard_errors():
     steady, *more, _ = runs(rate=0.3)
     narrow = replace(steady, rate=Estimate(0.02, 0.0, 0.1))
-    assert sharpened(narrow, *more, left_out=left_out(0.24)) is not narrow  # steady ones at three
+    assert sharpened(narrow, *more, left_out=left_out(0.24)) is not narrow
     assert sharpened(narrow, *more, left_out=left_out(0.2)) is narrow
+
+
+def test_of_a_weak_network_left_out_predictions_alone_say_how_many():
+    wide, odds, labels, predicted, wrong = runs(rate=0.3, disagree=0.04)
+    found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.26))
+    assert found.rate.value == pytest.approx(0.26)
+    assert found.rate.low < 0.26 - 1.9 * 0.026  # as rough as a tenth
+    assert 0.31 < found.rate.high < 0.4
+    assert found.rate.low <= wrong.mean() <= found.rate.high
+    assert found.p_error.mean() == pytest.approx(0.26)
+
+
+def test_a_weak_network_errs_half_to_four_times_as_often_as_runs_differ():
+    wide, odds, labels, predicted, _ = runs(rate=0.3, disagree=0.04)  # so 0.18 to 0.3 are wrong
+    for rate, is_taken in ((0.12, False), (0.2, True), (0.28, True), (0.34, False)):
+        found = sharpened(wide, odds, labels, predicted, left_out=left_out(rate))
+        assert (found is not wide) == is_taken, rate
+    few, *more, _ = runs(rate=0.02, error=0.03, disagree=0.04)
+    assert sharpened(few, *more, left_out=left_out(0.02, 0.015)) is few  # as good as none
+    assert sharpened(few, *more, left_out=left_out(0.02, 0.005)).rate.value == pytest.approx(0.02)
+
+
+def test_the_fit_to_the_plants_of_a_weak_network_keeps_its_shape_where_it_is_allowed():
+    wide, odds, labels, predicted, _ = runs(rate=0.3, disagree=0.04)
+    near = replace(wide, rate=Estimate(0.31, 0.29, 0.33), p_error=wide.p_error[::-1].copy())
+    found = sharpened(near, odds, labels, predicted, left_out=left_out(0.27))
+    assert found.rate.low < 0.27 < 0.31 <= found.rate.high
+    assert (np.diff(found.p_error[np.argsort(near.p_error, kind="stable")]) >= -1e-12).all()
+    far = replace(near, rate=Estimate(0.02, 0.01, 0.03))
+    found = sharpened(far, odds, labels, predicted, left_out=left_out(0.27))
+    assert found.rate.low > 0.02
+    assert (np.diff(found.p_error[np.argsort(odds)]) >= 0).all()
 
 
 def test_left_out_predictions_can_say_that_fewer_are_wrong():
@@ -133,7 +161,7 @@ def test_a_fit_that_left_out_predictions_allow_is_not_overruled_but_joined():
     wide, odds, labels, predicted, wrong = runs(rate=0.1)
     low = replace(wide, rate=Estimate(0.085, 0.08, 0.09))
     found = sharpened(low, odds, labels, predicted, left_out=left_out(0.1))
-    assert 0.09 < found.rate.value < wrong.mean()
+    assert 0.086 < found.rate.value < wrong.mean()
     assert found.rate.low <= 0.085
     high = replace(wide, rate=Estimate(0.3, 0.25, 0.35))
     assert sharpened(high, odds, labels, predicted, left_out=left_out(0.1)).rate.high < 0.2
