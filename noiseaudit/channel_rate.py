@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiseaudit.label_channel import LabelChannel
-from noiseaudit.noise_estimate import Estimate, NoiseEstimate
+from noiseaudit.noise_estimate import Estimate, NoiseEstimate, Witness
 
-__all__ = ["channel_rate", "sharpen_by_channel"]
+__all__ = ["channel_rate", "channel_witness", "sharpen_by_channel"]
 
 _ROUGH = 0.1  # of a channel's rate: what its model leaves out; CIFAR-10 embeddings, photographs
 
@@ -22,6 +22,11 @@ def channel_rate(channel: LabelChannel, standard_errors: float) -> Estimate:
     """
     half = standard_errors * _error(channel)
     return Estimate(channel.rate, max(0.0, channel.rate - half), min(1.0, channel.rate + half))
+
+
+def channel_witness(channel: LabelChannel) -> Witness:
+    """Its share of wrong labels, as what a verdict comes of."""
+    return Witness("left-out predictions", channel.rate)
 
 
 def sharpen_by_channel(
@@ -54,7 +59,8 @@ def sharpen_by_channel(
     errors = np.maximum([(high - low) / (2 * half), _error(channel)], 1 / len(labels))
     rate = float(np.average([fitted, other.value], weights=errors**-2.0))
     both = Estimate(rate, min(low, other.low), max(high, other.high))
-    return estimate.at_rate(both, log_odds, labels, seed=seed)
+    witnesses = (*estimate.witnesses, channel_witness(channel))
+    return estimate.at_rate(both, log_odds, labels, witnesses, seed=seed)
 
 
 def _error(channel: LabelChannel) -> float:

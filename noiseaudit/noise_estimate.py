@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.seeding import generator
 
-__all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "quantiles"]
+__all__ = ["TOLD_APART", "Estimate", "NoiseEstimate", "Threshold", "Witness", "quantiles"]
 
 TOLD_APART = 0.65
 """AUROC of plants below which no number is to be trusted."""
@@ -33,6 +33,14 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Witness(NamedTuple):
+    """What says how many labels are wrong, the rate by it alone, and whether that counts."""
+
+    name: str
+    rate: float
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class NoiseEstimate:
         plants: how many there were that count, in all rounds.
         auroc: of the plants among all others, in [0, 1].
         confidence: of all intervals.
+        witnesses: what the rate comes of, and what was asked and overruled.
     """
 
     p_error: NDArray[np.float64]
@@ -92,6 +101,7 @@ class NoiseEstimate:
     confidence: float
     _bins: NDArray[np.int16] = field(repr=False)
     _curves: NDArray[np.float64] = field(repr=False)
+    witnesses: tuple[Witness, ...] = ()
 
     @property
     def is_supported(self) -> bool:
@@ -120,6 +130,7 @@ class NoiseEstimate:
         rate: Estimate,
         log_odds: NDArray[np.float64],
         labels: NDArray[np.int64],
+        witnesses: tuple[Witness, ...],
         *,
         seed: int = 0,
     ) -> NoiseEstimate:
@@ -129,6 +140,7 @@ class NoiseEstimate:
             rate: share of wrong labels, in [0, 1].
             log_odds: (n,) float64, of errors, up to a number: they are moved to add up to the rate.
             labels: (n,) int64, given labels.
+            witnesses: what the rate comes of.
             seed: of the draws from the interval.
         """
         p_error = _probs_at(log_odds, rate.value)
@@ -149,6 +161,7 @@ class NoiseEstimate:
             per_pair=(per_pair, per_pair * down, per_pair * up),
             _bins=bins[None],
             _curves=np.stack(curves),
+            witnesses=witnesses,
         )
 
     def threshold(self, precision: float = 0.9, *, each: bool = True) -> Threshold:

@@ -19,7 +19,7 @@ from noiseaudit.label_channel import (
     fit_label_channel,
     log_of_probs,
 )
-from noiseaudit.noise_estimate import TOLD_APART, Estimate, NoiseEstimate, quantiles
+from noiseaudit.noise_estimate import TOLD_APART, Estimate, NoiseEstimate, Witness, quantiles
 from noiseaudit.planted_flips import pair_weights, weigh_plants
 from noiseaudit.score_mixture import HIDDEN, make_round_scores, share_above
 from noiseaudit.seeding import generator
@@ -212,6 +212,7 @@ def estimate_noise(
         confidence=confidence,
         _bins=np.where(valid, sample.bins, -1).astype(np.int16),
         _curves=curves,
+        witnesses=(Witness("planted flips", found.fit.rate),),
     )
 
 

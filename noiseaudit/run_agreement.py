@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from scipy.stats import beta
 
-from noiseaudit.channel_rate import channel_rate
+from noiseaudit.channel_rate import channel_rate, channel_witness
 from noiseaudit.label_channel import LabelChannel
-from noiseaudit.noise_estimate import Estimate, NoiseEstimate
+from noiseaudit.noise_estimate import Estimate, NoiseEstimate, Witness
 
 __all__ = ["sharpen_estimate"]
 
@@ -94,27 +94,38 @@ def sharpen_estimate(
     runs = _compare(labels, predicted, weights)
     if runs.recall.value <= runs.errors:
         return estimate
-    _, lowest, highest = estimate.rate
-    counted = runs.rate(runs.errors)
-    rate, log_odds = None, _SLOPE * odds
+    (_, lowest, highest), counted = estimate.rate, runs.rate(runs.errors)
+    log_odds, given, first = _SLOPE * odds, labels[0], estimate.witnesses
+    second = Witness("what two trainings agree on", counted)
     if not runs.is_weak and lowest <= counted <= highest:
         rate = _joint(runs, _MORE_ERRORS, [estimate.rate], lowest, highest)
-    elif left_out is not None and (channel := left_out()) is not None:
-        logger.info(
-            "wrong labels: %.1f%% by planted flips, %.1f%% by two runs, %.1f%% by left-out "
-            "predictions", 100 * estimate.rate.value, 100 * counted, 100 * channel.rate,
-        )  # fmt: skip
-        lowest, highest = channel_rate(channel, _WEAK if runs.is_weak else _RULED_OUT)[1:]
-        allowed = [estimate.rate] if lowest <= estimate.rate.value <= highest else []
-        told = channel_rate(channel, _INTERVAL)
-        if not runs.is_weak and lowest <= counted <= highest:
-            others = [*allowed, told]
-            rate = _holding(_joint(runs, _MOST_ERRORS, others, lowest, highest), others)
-        elif runs.is_weak and lowest > 0 and runs.allow(channel.rate):
-            low = runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high)
-            rate = _holding(Estimate(told.value, min(low, told.low), told.high), allowed)
-            log_odds = _log_odds(estimate.p_error) if allowed else log_odds
-    return estimate if rate is None else estimate.at_rate(rate, log_odds, labels[0], seed=seed)
+        return estimate.at_rate(rate, log_odds, given, (*first, second), seed=seed)
+    channel = None if left_out is None else left_out()
+    if channel is None:
+        return estimate
+    logger.info(
+        "wrong labels: %.1f%% by planted flips, %.1f%% by two runs, %.1f%% by left-out "
+        "predictions", 100 * estimate.rate.value, 100 * counted, 100 * channel.rate,
+    )  # fmt: skip
+    _, lowest, highest = channel_rate(channel, _WEAK if runs.is_weak else _RULED_OUT)
+    is_allowed = lowest <= estimate.rate.value <= highest
+    told, kept = channel_rate(channel, _INTERVAL), [estimate.rate] * is_allowed
+    if runs.is_weak:
+        if lowest == 0 or not runs.allow(channel.rate):
+            return estimate
+        low = min(told.low, runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high))
+        rate = _holding(told._replace(low=low), kept)
+        log_odds = _log_odds(estimate.p_error) if is_allowed else log_odds
+    else:
+        if not lowest <= counted <= highest:
+            return estimate
+        rate = _holding(_joint(runs, _MOST_ERRORS, [*kept, told], lowest, highest), [*kept, told])
+    witnesses = (
+        *(item._replace(counts=is_allowed and not runs.is_weak) for item in first),
+        second._replace(counts=not runs.is_weak),
+        channel_witness(channel),
+    )
+    return estimate.at_rate(rate, log_odds, given, witnesses, seed=seed)
 
 
 class _Runs(NamedTuple):

@@ -76,6 +76,7 @@ class Verdict:
             "rate": rate.value, "rate_low": rate.low, "rate_high": rate.high,
             "rate_at_most": self.estimate.most, "confidence": self.estimate.confidence,
             "is_close": self.estimate.is_close,
+            "witnesses": [item._asdict() for item in self.estimate.witnesses],
             "plants": self.estimate.plants,
             "trusted": list(self.trusted), "auroc_of_plants": dict(self.auroc),
             "auroc_of_plants_between_classes": dict(self.auroc_between),

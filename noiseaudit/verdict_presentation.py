@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit.noise_estimate import Witness
 from noiseaudit.report import DetectorTrust, VerdictSummary
 from noiseaudit.verdict import AS_GOOD, Verdict
 
@@ -27,6 +28,7 @@ def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> Verd
             DetectorTrust(name, auroc, name in verdict.trusted, verdict.auroc_between[name])
             for name, auroc in verdict.auroc.items()
         ),
+        basis=_basis(verdict.estimate.witnesses),
         recommendation=_recommendation(verdict),
         confidence=verdict.estimate.confidence,
     )
@@ -79,6 +81,16 @@ def _cautions(verdict: Verdict, issues: int) -> list[str]:
     ]
 
 
+def _basis(witnesses: Sequence[Witness]) -> str:
+    """What the number of wrong labels comes of, and what was overruled."""
+    counted, overruled = (
+        _listed([f"{item.name} ({item.rate:.1%})" for item in witnesses if item.counts == counts])
+        for counts in (True, False)
+    )
+    text = f"The share of wrong labels is by {counted}"
+    return f"{text}; overruled: {overruled}." if overruled else f"{text}."
+
+
 def _recommendation(verdict: Verdict) -> str:
     """Which detector was trusted, and why."""
     names = list(dict.fromkeys([*verdict.trusted, *verdict.auroc]))[: max(5, len(verdict.trusted))]
@@ -95,4 +107,4 @@ def _recommendation(verdict: Verdict) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

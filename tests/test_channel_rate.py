@@ -59,7 +59,7 @@ def test_no_wrong_labels_leave_no_probability_and_what_may_go_unseen():
 
 def test_log_odds_without_bounds_make_probabilities():
     far = np.where(np.arange(N) < 100, 1e100, -1e100)
-    found = estimate(0.1, 0.0, 0.2).at_rate(Estimate(0.1, 0.05, 0.2), far, LABELS)
+    found = estimate(0.1, 0.0, 0.2).at_rate(Estimate(0.1, 0.05, 0.2), far, LABELS, ())
     assert found.p_error.mean() == pytest.approx(0.1)
     assert found.p_error[:100].min() > 0.99
 
@@ -76,3 +76,4 @@ def test_an_estimate_from_held_out_scores_is_sharper():
     assert found.rate.low <= wrong <= found.rate.high
     assert found.p_error[given != true].mean() > 0.8
     assert found.threshold(0.9).precision.value > 0.9
+    assert [item.name for item in found.witnesses] == ["planted flips", "left-out predictions"]

@@ -41,11 +41,17 @@ def left_out(rate, deviation=0.01):
     return lambda: na.LabelChannel(1.0, joint * K, joint, deviation=deviation)
 
 
+def counting(estimate):
+    return [item.counts for item in estimate.witnesses]
+
+
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
 def test_the_rate_is_what_is_not_predicted_less_what_the_runs_differ_on(rate):
     wide, odds, labels, predicted, wrong = runs(rate)
     found = sharpened(wide, odds, labels, predicted)
     assert found.rate.value == pytest.approx(wrong.mean(), rel=0.02, abs=0.002)
+    assert [item.name for item in wide.witnesses] == ["planted flips"]
+    assert counting(found) == [True, True]
     assert found.rate.low <= wrong.mean() <= found.rate.high <= found.most
     assert found.rate.high - found.rate.low < 0.05
     assert found.p_error.mean() == pytest.approx(found.rate.value)
@@ -107,6 +113,8 @@ def test_left_out_predictions_can_overrule_the_plants():
     assert found.rate.low <= wrong.mean() <= found.rate.high
     assert found.p_error.mean() == pytest.approx(found.rate.value)
     assert sharpened(narrow, odds, labels, predicted, left_out=lambda: None) is narrow
+    assert counting(found) == [False, True, True]
+    assert found.witnesses[-1].rate == pytest.approx(0.26)
 
 
 def test_steady_networks_are_confirmed_at_three_standard_errors():
@@ -124,6 +132,7 @@ def test_of_a_weak_network_left_out_predictions_alone_say_how_many():
     assert 0.31 < found.rate.high < 0.4
     assert found.rate.low <= wrong.mean() <= found.rate.high
     assert found.p_error.mean() == pytest.approx(0.26)
+    assert counting(found) == [False, False, True]
 
 
 def test_a_weak_network_errs_half_to_four_times_as_often_as_runs_differ():
@@ -163,6 +172,7 @@ def test_a_fit_that_left_out_predictions_allow_is_not_overruled_but_joined():
     found = sharpened(low, odds, labels, predicted, left_out=left_out(0.1))
     assert 0.086 < found.rate.value < wrong.mean()
     assert found.rate.low <= 0.085
+    assert counting(found) == [True, True, True]
     high = replace(wide, rate=Estimate(0.3, 0.25, 0.35))
     assert sharpened(high, odds, labels, predicted, left_out=left_out(0.1)).rate.high < 0.2
 

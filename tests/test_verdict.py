@@ -16,6 +16,7 @@ from noiseaudit.detector import create_detectors
 from noiseaudit.errors import UsageError
 from noiseaudit.evaluation import auroc
 from noiseaudit.label_noise import flip_uniform
+from noiseaudit.noise_estimate import Witness
 from noiseaudit.planted_rounds import ODDS, PlantedRounds, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.training import loop
@@ -148,6 +149,13 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     assert "No label can be flagged" in verdict_sentence(clean)
     assert "good is trusted" in verdict_summary(clean, wrong).recommendation
     assert verdict_summary(clean, wrong).cautions == ()
+    assert verdict_summary(clean, wrong).basis.startswith("The share of wrong labels is by plan")
+    witnesses = (Witness("fits", 0.3, counts=False), Witness("one", 0.1), Witness("two", 0.2))
+    told = replace(clean, estimate=replace(clean.estimate, witnesses=witnesses))
+    assert verdict_summary(told, wrong).basis == (
+        "The share of wrong labels is by one (10.0%) and two (20.0%); overruled: fits (30.0%)."
+    )
+    assert told.told()["witnesses"][0] == {"name": "fits", "rate": 0.3, "counts": False}
     rough = replace(clean, estimate=replace(clean.estimate, most=0.2))
     assert not rough.estimate.is_close
     assert verdict_sentence(rough).startswith("At most 600 of 3,000 labels are wrong (20.0%)")

@@ -46,7 +46,7 @@ def audit(
         float, typer.Option(help="Wanted of the labels that the verdict flags, in (0, 1].")
     ] = 0.9,
     recommend: Annotated[
-        bool, typer.Option("--recommend", help="Say which detector was trusted, and why.")
+        bool, typer.Option("--recommend", help="Say what the number came of, and whom to trust.")
     ] = False,
     encoder: options.Encoder = "auto",
     encoder_weights: options.EncoderWeights = None,
@@ -184,6 +184,7 @@ def _print_json(report: AuditReport, out: Path) -> None:
     summary: dict[str, Any] = {
         "command": "audit",
         **report.manifest["results"],
+        "basis": document.verdict.basis if document.verdict else None,
         "recommendation": document.verdict.recommendation if document.verdict else None,
         "encoder": report.manifest["encoder"],
         "classes": [vars(item) for item in report.document.classes],
@@ -241,7 +242,8 @@ def _print_summary(report: AuditReport, out: Path, *, recommend: bool) -> None:
     if document.verdict is None:
         console.print(Text(f"How many labels are wrong was not estimated: {verdict['why']}."))
     else:
-        for line in (*document.verdict.cautions, *([document.verdict.recommendation] * recommend)):
+        why = [document.verdict.basis, document.verdict.recommendation] if recommend else []
+        for line in (*document.verdict.cautions, *why):
             console.print(Text(line))
     for name, path in _files(report, out).items():
         console.print(Text(f"{name:<9}{path}"), soft_wrap=True)

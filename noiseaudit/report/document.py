@@ -118,6 +118,7 @@ class VerdictSummary:
     Attributes:
         sentence: what the page opens with.
         cautions: what it does not cover, a sentence each.
+        basis: what the number of wrong labels comes of.
         recommendation: which detectors were trusted, and why.
         detectors: the best first.
         confidence: of all intervals.
@@ -125,6 +126,7 @@ class VerdictSummary:
 
     sentence: str
     cautions: tuple[str, ...]
+    basis: str
     recommendation: str
     detectors: tuple[DetectorTrust, ...]
     confidence: float
