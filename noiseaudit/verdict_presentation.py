@@ -87,7 +87,7 @@ def _basis(witnesses: Sequence[Witness]) -> str:
         _listed([f"{item.name} ({item.rate:.1%})" for item in witnesses if item.counts == counts])
         for counts in (True, False)
     )
-    text = f"The share of wrong labels is by {counted}"
+    text = f"The share of wrong labels rests on {counted}"
     return f"{text}; overruled: {overruled}." if overruled else f"{text}."
 
 

@@ -149,11 +149,11 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     assert "No label can be flagged" in verdict_sentence(clean)
     assert "good is trusted" in verdict_summary(clean, wrong).recommendation
     assert verdict_summary(clean, wrong).cautions == ()
-    assert verdict_summary(clean, wrong).basis.startswith("The share of wrong labels is by plan")
+    assert verdict_summary(clean, wrong).basis.startswith("The share of wrong labels rests on plan")
     witnesses = (Witness("fits", 0.3, counts=False), Witness("one", 0.1), Witness("two", 0.2))
     told = replace(clean, estimate=replace(clean.estimate, witnesses=witnesses))
     assert verdict_summary(told, wrong).basis == (
-        "The share of wrong labels is by one (10.0%) and two (20.0%); overruled: fits (30.0%)."
+        "The share of wrong labels rests on one (10.0%) and two (20.0%); overruled: fits (30.0%)."
     )
     assert told.told()["witnesses"][0] == {"name": "fits", "rate": 0.3, "counts": False}
     rough = replace(clean, estimate=replace(clean.estimate, most=0.2))

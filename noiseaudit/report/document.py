@@ -118,18 +118,18 @@ class VerdictSummary:
     Attributes:
         sentence: what the page opens with.
         cautions: what it does not cover, a sentence each.
-        basis: what the number of wrong labels comes of.
         recommendation: which detectors were trusted, and why.
         detectors: the best first.
         confidence: of all intervals.
+        basis: what the number of wrong labels comes of; "" in reports stored by an older version.
     """
 
     sentence: str
     cautions: tuple[str, ...]
-    basis: str
     recommendation: str
     detectors: tuple[DetectorTrust, ...]
     confidence: float
+    basis: str = ""
 
 
 @dataclass(frozen=True)
