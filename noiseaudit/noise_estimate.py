@@ -87,7 +87,7 @@ class NoiseEstimate:
         plants: how many there were that count, in all rounds.
         auroc: of the plants among all others, in [0, 1].
         confidence: of all intervals.
-        witnesses: what the rate comes of, and what was asked and overruled.
+        witnesses: what the rate comes of, and what else was asked; planted flips come first.
     """
 
     p_error: NDArray[np.float64]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +26,13 @@ _STEADY = 0.025  # of the examples: where runs differ on more, networks are weak
 _BELIEVED = 0.05  # of the plants at least are then predicted as labelled, or networks are weak
 _SLOPE = 3.0  # of log odds of an error on label odds
 _MORE_ERRORS = 2.0  # times those expected, or half: what a count is weighted by
-_MOST_ERRORS = 3.0  # at most; also what one is weighted by that the fit to the plants rules out
-_WEAK_ERRORS = (0.5, 4.0)  # times what weak networks differ on
-_RULED_OUT = 3.0  # standard errors of left-out predictions from the count
+_MOST_ERRORS = 3.0  # at most, and of what weak networks differ on; weighs counts that are ruled out
+_WEAK_ERRORS = (0.5, 4.0)  # times what runs of a weak network differ on
+_CONFIRMED = 3.0  # standard errors of left-out predictions from the count
 _WEAK = 2.0  # likewise from none, and from the fit; for weak networks
 _INTERVAL = 1.96  # likewise: 95%
 _UNSEEN = 3.0  # examples told differently that none seen leaves possible, at 95%
-_LEAST_PROB = 1e-9
+_LEAST_PROB = 1e-9  # so that log odds are finite; far below what any estimate tells apart
 
 
 def sharpen_estimate(
@@ -73,9 +74,9 @@ def sharpen_estimate(
     Of weak networks, whose runs differ on more than 2.5% though they believe few plants, both count
     and fit take for wrong what is merely hard to tell: on Fashion-MNIST f is two to four times e.
     The rate is then that of left-out predictions alone, if it is above zero by two standard errors,
-    and f between half of e and four times as much allows it. The interval reaches down to three
-    times, and holds the fit's where that is within two standard errors; log odds are then those of
-    the fit. Where left-out predictions say nothing, nothing changes.
+    and f between half of e and four times as much allows it; the interval reaches down to three
+    times. Log odds are those of the fit where that is within two standard errors. In all other
+    cases the rate stays that of the fit, and `witnesses` tells what else was asked.
 
     Cost: half a second for 50,000 examples, and that of `left_out`.
     Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
@@ -94,38 +95,29 @@ def sharpen_estimate(
     runs = _compare(labels, predicted, weights)
     if runs.recall.value <= runs.errors:
         return estimate
-    (_, lowest, highest), counted = estimate.rate, runs.rate(runs.errors)
-    log_odds, given, first = _SLOPE * odds, labels[0], estimate.witnesses
-    second = Witness("what two trainings agree on", counted)
-    if not runs.is_weak and lowest <= counted <= highest:
-        rate = _joint(runs, _MORE_ERRORS, [estimate.rate], lowest, highest)
-        return estimate.at_rate(rate, log_odds, given, (*first, second), seed=seed)
-    channel = None if left_out is None else left_out()
-    if channel is None:
-        return estimate
-    logger.info(
-        "wrong labels: %.1f%% by planted flips, %.1f%% by two runs, %.1f%% by left-out "
-        "predictions", 100 * estimate.rate.value, 100 * counted, 100 * channel.rate,
-    )  # fmt: skip
-    _, lowest, highest = channel_rate(channel, _WEAK if runs.is_weak else _RULED_OUT)
-    is_allowed = lowest <= estimate.rate.value <= highest
-    told, kept = channel_rate(channel, _INTERVAL), [estimate.rate] * is_allowed
-    if runs.is_weak:
-        if lowest == 0 or not runs.allow(channel.rate):
-            return estimate
-        low = min(told.low, runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high))
-        rate = _holding(told._replace(low=low), kept)
-        log_odds = _log_odds(estimate.p_error) if is_allowed else log_odds
+    fit, counted = estimate.rate, runs.rate(runs.errors)
+    asked = [*estimate.witnesses, Witness("what two trainings agree on", counted)]
+    if not runs.is_weak and fit.low <= counted <= fit.high:
+        found: _Found | None = _Found(_joint(runs, _MORE_ERRORS, [fit], fit), of_fit=True)
+    elif left_out is None or (channel := left_out()) is None:
+        found = None
     else:
-        if not lowest <= counted <= highest:
-            return estimate
-        rate = _holding(_joint(runs, _MOST_ERRORS, [*kept, told], lowest, highest), [*kept, told])
-    witnesses = (
-        *(item._replace(counts=is_allowed and not runs.is_weak) for item in first),
-        second._replace(counts=not runs.is_weak),
-        channel_witness(channel),
-    )
-    return estimate.at_rate(rate, log_odds, given, witnesses, seed=seed)
+        logger.info(
+            "wrong labels: %.1f%% by planted flips, %.1f%% by two runs, %.1f%% by left-out "
+            "predictions", 100 * fit.value, 100 * counted, 100 * channel.rate,
+        )  # fmt: skip
+        asked.append(channel_witness(channel))
+        found = (_of_weak if runs.is_weak else _of_steady)(runs, fit, channel)
+    return _told(estimate, found, asked, odds, labels[0], seed)
+
+
+class _Found(NamedTuple):
+    """A rate, whether fit and count are part of it, and whether the fit's log odds are kept."""
+
+    rate: Estimate
+    of_fit: bool
+    of_count: bool = True
+    keeps_odds: bool = False
 
 
 class _Runs(NamedTuple):
@@ -161,10 +153,49 @@ class _Runs(NamedTuple):
             return 0.0 if self.differs <= errors else 1.0
         return min(1.0, max(0.0, (self.differs - errors) / (recall - errors)))
 
-    def allow(self, rate: float) -> bool:
-        """Whether a weak network may err as often as that rate takes."""
-        least, most = (times * self.disagree for times in _WEAK_ERRORS)
-        return self.rate(most) <= rate <= self.rate(least)
+
+def _of_steady(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None:
+    """The count and left-out predictions that confirm it, with the fit if those allow that."""
+    band, counted = channel_rate(channel, _CONFIRMED), runs.rate(runs.errors)
+    if not band.low <= counted <= band.high:
+        return None
+    is_allowed = band.low <= fit.value <= band.high
+    others = [*[fit] * is_allowed, channel_rate(channel, _INTERVAL)]
+    rate = _joint(runs, _MOST_ERRORS, others, band)
+    held = [rate.value, *(other.value for other in others)]
+    return _Found(Estimate(rate.value, min(rate.low, *held), max(rate.high, *held)), is_allowed)
+
+
+def _of_weak(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None:
+    """Left-out predictions alone, if they find anything that the runs allow."""
+    band, rate = channel_rate(channel, _WEAK), channel_rate(channel, _INTERVAL)
+    least, most = (times * runs.disagree for times in _WEAK_ERRORS)
+    if band.low == 0 or not runs.rate(most) <= rate.value <= runs.rate(least):
+        return None
+    low = min(rate.low, runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high))
+    keeps_odds = band.low <= fit.value <= band.high
+    return _Found(rate._replace(low=low), of_fit=False, of_count=False, keeps_odds=keeps_odds)
+
+
+def _told(
+    estimate: NoiseEstimate,
+    found: _Found | None,
+    asked: list[Witness],
+    odds: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    seed: int,
+) -> NoiseEstimate:
+    """The estimate at the rate that was found, if one was, and with all witnesses."""
+    of_fit, of_count = (True, False) if found is None else (found.of_fit, found.of_count)
+    fits = len(estimate.witnesses)
+    counts = [*[of_fit] * fits, of_count, *[found is not None] * (len(asked) - fits - 1)]
+    witnesses = tuple(
+        item._replace(counts=share) for item, share in zip(asked, counts, strict=True)
+    )
+    if found is None:
+        return replace(estimate, witnesses=witnesses)
+    log_odds = _log_odds(estimate.p_error) if found.keeps_odds else _SLOPE * odds
+    return estimate.at_rate(found.rate, log_odds, labels, witnesses, seed=seed)
 
 
 def _compare(
@@ -181,24 +212,19 @@ def _compare(
     )
 
 
-def _joint(
-    runs: _Runs, more_errors: float, others: list[Estimate], lowest: float, highest: float
-) -> Estimate:
-    """The count and other rates as one; the count is weighted by up to so many times the errors."""
+def _joint(runs: _Runs, more_errors: float, others: list[Estimate], within: Estimate) -> Estimate:
+    """The count and other rates as one, weighted by the inverse squares of their widths.
+
+    That of the count is what between half and so many times the errors would change.
+    """
     unseen = _UNSEEN / runs.size
     width = runs.rate(runs.errors / 2) - runs.rate(more_errors * runs.errors + unseen)
     widths = np.array([width, *(other.high - other.low for other in others)])
     rates = [runs.rate(runs.errors), *(other.value for other in others)]
     rate = float(np.average(rates, weights=np.maximum(widths, 1 / runs.size) ** -2.0))
-    low = max(lowest, runs.rate(_MOST_ERRORS * runs.errors + unseen, runs.recall.high))
-    high = min(highest, runs.rate(0.0, runs.recall.low))
+    low = max(within.low, runs.rate(_MOST_ERRORS * runs.errors + unseen, runs.recall.high))
+    high = min(within.high, runs.rate(0.0, runs.recall.low))
     return Estimate(rate, min(rate, low), max(rate, high))
-
-
-def _holding(rate: Estimate, others: list[Estimate]) -> Estimate:
-    """With an interval that holds the others' rates."""
-    rates = [rate.value, *(other.value for other in others)]
-    return Estimate(rate.value, min(rate.low, *rates), max(rate.high, *rates))
 
 
 def _recall(found: float, weights: NDArray[np.float64]) -> Estimate:

@@ -82,13 +82,13 @@ def _cautions(verdict: Verdict, issues: int) -> list[str]:
 
 
 def _basis(witnesses: Sequence[Witness]) -> str:
-    """What the number of wrong labels comes of, and what was overruled."""
-    counted, overruled = (
+    """What the number of wrong labels comes of, and what else was asked; "" if nothing is known."""
+    counted, others = (
         _listed([f"{item.name} ({item.rate:.1%})" for item in witnesses if item.counts == counts])
         for counts in (True, False)
     )
-    text = f"The share of wrong labels rests on {counted}"
-    return f"{text}; overruled: {overruled}." if overruled else f"{text}."
+    parts = ("The share of wrong labels rests on", counted), ("Not counted:", others)
+    return " ".join(f"{what} {names}." for what, names in parts if names)
 
 
 def _recommendation(verdict: Verdict) -> str:

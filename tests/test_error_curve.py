@@ -31,12 +31,13 @@ def test_curve_and_rates_are_found(slope, offset):
     assert found.rates == pytest.approx(rates, abs=0.03)
 
 
+@pytest.mark.parametrize(("slope", "most"), [(0.8, 0.6), (0.6, 1.0)])  # towards 1 rates are high
 @pytest.mark.parametrize("rate", [0.05, 0.3])
-def test_the_standard_error_is_that_of_other_draws(rate):
-    found = [fit_error_curve(*predictions([rate] * K, 0.8, seed=seed), K) for seed in range(40)]
+def test_the_standard_error_is_that_of_other_draws(rate, slope, most):
+    found = [fit_error_curve(*predictions([rate] * K, slope, seed=seed), K) for seed in range(40)]
     away = [(curve.rates.mean() - rate) / curve.deviation for curve in found]
     assert 0.7 < np.std(away) < 1.4
-    assert abs(np.mean(away)) < 0.6
+    assert abs(np.mean(away)) < most
 
 
 def test_classes_have_about_the_same_rate_or_their_own():

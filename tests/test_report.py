@@ -26,6 +26,7 @@ from noiseaudit.report import (
     PairSummary,
     ReportDocument,
     Suspect,
+    VerdictSummary,
     document_from_dict,
     document_to_dict,
     render,
@@ -157,6 +158,15 @@ def test_fields_with_a_default_may_be_missing():
     stored = document_to_dict(document())
     del stored["notes"]
     assert document_from_dict(stored) == document()
+
+
+def test_a_verdict_stored_without_what_it_rests_on_is_read():
+    verdict = VerdictSummary("About 3.", (), "Who.", (), 0.95, basis="The share rests on luck.")
+    whole = document(verdict=verdict)
+    assert "rests on luck" in render(whole)
+    stored = document_to_dict(whole)
+    del stored["verdict"]["basis"]
+    assert document_from_dict(stored) == document(verdict=dataclasses.replace(verdict, basis=""))
 
 
 def _without(stored, key):

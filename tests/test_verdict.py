@@ -153,8 +153,10 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     witnesses = (Witness("fits", 0.3, counts=False), Witness("one", 0.1), Witness("two", 0.2))
     told = replace(clean, estimate=replace(clean.estimate, witnesses=witnesses))
     assert verdict_summary(told, wrong).basis == (
-        "The share of wrong labels rests on one (10.0%) and two (20.0%); overruled: fits (30.0%)."
+        "The share of wrong labels rests on one (10.0%) and two (20.0%). Not counted: fits (30.0%)."
     )
+    unsaid = replace(clean, estimate=replace(clean.estimate, witnesses=()))
+    assert verdict_summary(unsaid, wrong).basis == ""
     assert told.told()["witnesses"][0] == {"name": "fits", "rate": 0.3, "counts": False}
     rough = replace(clean, estimate=replace(clean.estimate, most=0.2))
     assert not rough.estimate.is_close
@@ -278,9 +280,15 @@ def test_command_says_whom_it_trusts(tmp_path, capsys):
     assert main(["audit", "digits", *options, "--recommend"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "trusted" in shown
+    assert "The share of wrong labels rests on" in shown
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "The share of wrong labels rests on" in " ".join(page.split())
     assert "flips planted among the labels" in shown
     assert main(["audit", "digits", *options, "--json"]) == 0
-    assert 0 <= json.loads(capsys.readouterr().out)["verdict"]["rate"] <= 1
+    told = json.loads(capsys.readouterr().out)
+    assert 0 <= told["verdict"]["rate"] <= 1
+    assert told["basis"] in shown
+    assert told["verdict"]["witnesses"][0]["name"] == "planted flips"
     assert main(["audit", "digits", *options, "--no-verdict", "--recommend"]) == 2
     assert "--no-verdict leaves it out" in capsys.readouterr().err
     assert main(["audit", "digits", *options, "--precision", "1.5"]) == 2

@@ -243,7 +243,7 @@ def _print_summary(report: AuditReport, out: Path, *, recommend: bool) -> None:
         console.print(Text(f"How many labels are wrong was not estimated: {verdict['why']}."))
     else:
         why = [document.verdict.basis, document.verdict.recommendation] if recommend else []
-        for line in (*document.verdict.cautions, *why):
+        for line in filter(None, (*document.verdict.cautions, *why)):
             console.print(Text(line))
     for name, path in _files(report, out).items():
         console.print(Text(f"{name:<9}{path}"), soft_wrap=True)
