@@ -75,8 +75,9 @@ def sharpen_estimate(
     and fit take for wrong what is merely hard to tell: on Fashion-MNIST f is two to four times e.
     The rate is then that of left-out predictions alone, if it is above zero by two standard errors,
     and f between half of e and four times as much allows it; the interval reaches down to three
-    times. Log odds are those of the fit where that is within two standard errors. In all other
-    cases the rate stays that of the fit, and `witnesses` tells what else was asked.
+    times. Log odds are those of the fit where that is within two standard errors. A fit that is
+    further below is one that misses what is believed, and the network is taken for a steady one. In
+    all other cases the rate stays that of the fit, and `witnesses` tells what else was asked.
 
     Cost: half a second for 50,000 examples, and that of `left_out`.
     Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
@@ -107,7 +108,9 @@ def sharpen_estimate(
             "predictions", 100 * fit.value, 100 * counted, 100 * channel.rate,
         )  # fmt: skip
         asked.append(channel_witness(channel))
-        found = (_of_weak if runs.is_weak else _of_steady)(runs, fit, channel)
+        is_below = fit.value < channel_rate(channel, _WEAK).low  # so labels are believed
+        by = _of_weak if runs.is_weak and not is_below else _of_steady
+        found = by(runs, fit, channel)
     return _told(estimate, found, asked, odds, labels[0], seed)
 
 
@@ -173,7 +176,7 @@ def _of_weak(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None
     if band.low == 0 or not runs.rate(most) <= rate.value <= runs.rate(least):
         return None
     low = min(rate.low, runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high))
-    keeps_odds = band.low <= fit.value <= band.high
+    keeps_odds = fit.value <= band.high
     return _Found(rate._replace(low=low), of_fit=False, of_count=False, keeps_odds=keeps_odds)
 
 

@@ -161,10 +161,18 @@ def test_the_fit_to_the_plants_of_a_weak_network_keeps_its_order_where_it_is_nea
     near = replace(wide, rate=Estimate(0.31, 0.29, 0.33), p_error=wide.p_error[::-1].copy())
     found = sharpened(near, odds, labels, predicted, left_out=left_out(0.27))
     assert (np.diff(found.p_error[np.argsort(near.p_error, kind="stable")]) >= -1e-12).all()
-    for value in (0.02, 0.345):  # more than two standard errors off
-        far = replace(near, rate=Estimate(value, value - 0.01, value + 0.01))
-        found = sharpened(far, odds, labels, predicted, left_out=left_out(0.27))
-        assert (np.diff(found.p_error[np.argsort(odds)]) >= 0).all()
+    far = replace(near, rate=Estimate(0.345, 0.33, 0.36))  # more than two standard errors off
+    found = sharpened(far, odds, labels, predicted, left_out=left_out(0.27))
+    assert (np.diff(found.p_error[np.argsort(odds)]) >= 0).all()
+
+
+def test_a_fit_far_below_left_out_predictions_shows_that_labels_are_believed():
+    wide, odds, labels, predicted, wrong = runs(rate=0.3, disagree=0.04)
+    for value, is_weak in ((0.225, True), (0.2, False)):  # two standard errors are 0.056
+        low = replace(wide, rate=Estimate(value, value - 0.01, value + 0.01))
+        found = sharpened(low, odds, labels, predicted, left_out=left_out(0.27))
+        assert counting(found) == ([False, False, True] if is_weak else [True, True, True])
+    assert 0.2 < found.rate.value < wrong.mean()
 
 
 def test_left_out_predictions_can_say_that_fewer_are_wrong():
