@@ -19,8 +19,8 @@ off on average.
 
 Slopes, weights and the rule for flags were chosen on `digits`, `fashion_mnist` and `digits_mlp`
 with seed 0, the priors of the error curve of held-out predictions on all cells of embedded
-photographs and CIFAR-10, and on pixels of digits and Fashion-MNIST. `mnist_mlp` was looked
-at on the way; all else is held out.
+photographs and CIFAR-10, and on pixels of digits and Fashion-MNIST. `mnist_mlp` was looked at on
+the way; all else is held out.
 """
 
 from __future__ import annotations

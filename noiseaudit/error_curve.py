@@ -22,7 +22,7 @@ _CALIBRATED = np.array([0.2, 1.0])  # standard deviations of log slope and offse
 _APART = np.array([0.2, 0.8])  # likewise of a class's from their mean
 _LEAST_LOG, _MOST_LOG = -12.0, -0.05  # of a rate; of two classes half of that at most
 _START_RATES = (0.01, 0.3)  # of all classes; the likeliest fit is taken
-_START_LEAST, _START_MOST = 1e-4, 0.4
+_START_LEAST, _START_MOST = 1e-4, 0.4  # of single classes
 
 
 @dataclass(frozen=True, eq=False)

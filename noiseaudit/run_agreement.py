@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,8 +17,6 @@ from noiseaudit.noise_estimate import Estimate, NoiseEstimate, Witness
 
 __all__ = ["sharpen_estimate"]
 
-logger = logging.getLogger(__name__)
-
 # Chosen on digits and MNIST, 5,000 of it; those of left-out predictions with Fashion-MNIST, seed 0,
 # and 40% noise in 10,000 of MNIST in view.
 _STEADY = 0.025  # of the examples: where runs differ on more, networks are weak, or believe errors
@@ -32,7 +29,6 @@ _CONFIRMED = 3.0  # standard errors of left-out predictions from the count
 _WEAK = 2.0  # likewise from none, and from the fit; for weak networks
 _INTERVAL = 1.96  # likewise: 95%
 _UNSEEN = 3.0  # examples told differently that none seen leaves possible, at 95%
-_LEAST_PROB = 1e-9  # so that log odds are finite; far below what any estimate tells apart
 
 
 def sharpen_estimate(
@@ -72,7 +68,7 @@ def sharpen_estimate(
     some right counts are not confirmed.
 
     Of weak networks, whose runs differ on more than 2.5% though they believe few plants, both count
-    and fit take for wrong what is merely hard to tell: on Fashion-MNIST f is two to four times e.
+    and fit take for wrong what is merely hard to tell: on Fashion-MNIST f is two to three times e.
     The rate is then that of left-out predictions alone, if it is above zero by two standard errors,
     and f between half of e and four times as much allows it; the interval reaches down to three
     times. Log odds are those of the fit where that is within two standard errors. A fit that is
@@ -97,21 +93,25 @@ def sharpen_estimate(
     if runs.recall.value <= runs.errors:
         return estimate
     fit, counted = estimate.rate, runs.rate(runs.errors)
-    asked = [*estimate.witnesses, Witness("what two trainings agree on", counted)]
+    others = [Witness("what two trainings agree on", counted)]
     if not runs.is_weak and fit.low <= counted <= fit.high:
         found: _Found | None = _Found(_joint(runs, _MORE_ERRORS, [fit], fit), of_fit=True)
     elif left_out is None or (channel := left_out()) is None:
         found = None
     else:
-        logger.info(
-            "wrong labels: %.1f%% by planted flips, %.1f%% by two runs, %.1f%% by left-out "
-            "predictions", 100 * fit.value, 100 * counted, 100 * channel.rate,
-        )  # fmt: skip
-        asked.append(channel_witness(channel))
-        is_below = fit.value < channel_rate(channel, _WEAK).low  # so labels are believed
-        by = _of_weak if runs.is_weak and not is_below else _of_steady
-        found = by(runs, fit, channel)
-    return _told(estimate, found, asked, odds, labels[0], seed)
+        others.append(channel_witness(channel))
+        found = (_of_weak if runs.is_weak else _of_steady)(runs, fit, channel)
+    if found is None:
+        told = (item._replace(counts=False) for item in others)
+        return replace(estimate, witnesses=(*estimate.witnesses, *told))
+    count, *left = others
+    witnesses = (
+        *(item._replace(counts=found.of_fit) for item in estimate.witnesses),
+        count._replace(counts=found.of_count),
+        *left,
+    )
+    log_odds = logit(estimate.p_error) if found.keeps_odds else _SLOPE * odds
+    return estimate.at_rate(found.rate, log_odds, labels[0], witnesses, seed=seed)
 
 
 class _Found(NamedTuple):
@@ -130,7 +130,7 @@ class _Runs(NamedTuple):
         size: n, of examples.
         differs: share of labels that the first run does not predict.
         disagree: of examples on which another run predicts another class.
-        found: of plants that are not predicted.
+        found: of planted labels that are not predicted.
         recall: what that says of wrong labels.
     """
 
@@ -147,6 +147,7 @@ class _Runs(NamedTuple):
 
     @property
     def is_weak(self) -> bool:
+        """Whether runs differ on a lot though they believe few plants."""
         return self.disagree > _STEADY and self.found > 1 - _BELIEVED
 
     def rate(self, errors: float, recall: float | None = None) -> float:
@@ -172,33 +173,14 @@ def _of_steady(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | No
 def _of_weak(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None:
     """Left-out predictions alone, if they find anything that the runs allow."""
     band, rate = channel_rate(channel, _WEAK), channel_rate(channel, _INTERVAL)
+    if fit.value < band.low:  # it misses what is believed
+        return _of_steady(runs, fit, channel)
     least, most = (times * runs.disagree for times in _WEAK_ERRORS)
     if band.low == 0 or not runs.rate(most) <= rate.value <= runs.rate(least):
         return None
     low = min(rate.low, runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high))
     keeps_odds = fit.value <= band.high
     return _Found(rate._replace(low=low), of_fit=False, of_count=False, keeps_odds=keeps_odds)
-
-
-def _told(
-    estimate: NoiseEstimate,
-    found: _Found | None,
-    asked: list[Witness],
-    odds: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    seed: int,
-) -> NoiseEstimate:
-    """The estimate at the rate that was found, if one was, and with all witnesses."""
-    of_fit, of_count = (True, False) if found is None else (found.of_fit, found.of_count)
-    fits = len(estimate.witnesses)
-    counts = [*[of_fit] * fits, of_count, *[found is not None] * (len(asked) - fits - 1)]
-    witnesses = tuple(
-        item._replace(counts=share) for item, share in zip(asked, counts, strict=True)
-    )
-    if found is None:
-        return replace(estimate, witnesses=witnesses)
-    log_odds = _log_odds(estimate.p_error) if found.keeps_odds else _SLOPE * odds
-    return estimate.at_rate(found.rate, log_odds, labels, witnesses, seed=seed)
 
 
 def _compare(
@@ -235,7 +217,3 @@ def _recall(found: float, weights: NDArray[np.float64]) -> Estimate:
     plants = weights.sum() ** 2 / (weights**2).sum()
     posterior = beta(plants * found + 0.5, plants * (1 - found) + 0.5)
     return Estimate(*(float(x) for x in (posterior.mean(), *posterior.ppf([0.025, 0.975]))))
-
-
-def _log_odds(probs: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(logit(np.clip(probs, _LEAST_PROB, 1 - _LEAST_PROB)))

@@ -13,13 +13,13 @@ from noiseaudit.ridge import leave_one_out
 def test_wrong_labels_of_pictures_are_counted(noise):
     noisy = na.inject_noise(na.load("digits"), noise, rate=0.1, seed=3)
     channel = left_out_channel(noisy.dataset)
-    assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 5%
+    assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 4%
     assert channel.deviation < 0.02
 
 
 def test_at_40_percent_noise_between_two_classes_it_counts_most():
     noisy = na.inject_noise(na.load("digits"), "pair", rate=0.4, seed=3)
-    assert 0.25 < left_out_channel(noisy.dataset).rate < 0.4  # measured 0.29
+    assert 0.25 < left_out_channel(noisy.dataset).rate < 0.4  # measured 0.33
 
 
 def test_of_few_wrong_labels_not_the_first_fit_that_is_found_but_the_likeliest_is_taken(real_data):
