@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from noiseaudit.channel_rate import sharpen_by_channel
+from noiseaudit.detector_trust import trust_detectors
 from noiseaudit.errors import NoiseAuditWarning
 from noiseaudit.label_channel import LabelChannel
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
@@ -22,12 +23,8 @@ from noiseaudit.precision import flag_at_precision
 from noiseaudit.ranking import Ranking
 from noiseaudit.run_agreement import sharpen_estimate
 
-__all__ = ["AS_GOOD", "Verdict", "reach_verdict"]
+__all__ = ["Verdict", "reach_verdict"]
 
-AS_GOOD = 0.002
-"""AUROC of plants below the best, within which a detector is thought as good."""
-
-_AS_GOOD_BETWEEN = 0.005  # likewise of plants between classes, of which there are fewer
 _PRIOR = 4.0  # plants that the calibration of suggestions starts from
 
 
@@ -111,9 +108,7 @@ def reach_verdict(
         DataError: for fewer than ten plants.
         UsageError: for a precision that cannot be.
     """
-    auroc = _find_plants(rounds, rounds.weights, rounds.was_right)
-    between = _find_plants(rounds, rounds.most_weights, np.ones(len(rounds.given)))
-    trusted = _trust(auroc, between)
+    trusted, auroc, between = trust_detectors(rounds)
     suspicions = _combine(rounds, trusted)
     odds = _on_scale(suspicions, rounds)
     with warnings.catch_warnings():  # that it is not supported is for the caller to say
@@ -162,54 +157,6 @@ def _sharpened(
         estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
         left_out=left_out, seed=seed,
     )  # fmt: skip
-
-
-def _find_plants(
-    rounds: PlantedRounds, weights: NDArray[np.float64], against: NDArray[np.float64]
-) -> dict[str, float]:
-    """By detector the AUROC of plants with (r + 1, n) weights against (n,) of others, best first.
-
-    Against labels thought right: wrong ones among the others are no failure to find plants, and
-    where many are wrong a detector that puts plants above those would be taken for the better. But
-    right labels that the model does not predict are then left out, too; against all others, plants
-    between classes make up for that.
-    """
-    found = {
-        name: _auroc(values, rounds.is_planted, weights, against)
-        for name, values in rounds.suspicions.items()
-    }
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _auroc(
-    suspicions: NDArray[np.float64],
-    is_planted: NDArray[np.bool_],
-    weights: NDArray[np.float64],
-    against: NDArray[np.float64],
-) -> float:
-    """Mean over rounds with plants that count."""
-    from sklearn.metrics import roc_auc_score
-
-    found = []
-    for values, planted, share in zip(suspicions, is_planted, weights, strict=True):
-        every = np.where(planted, share, against)
-        counts = every > 0
-        if 0 < planted[counts].sum() < counts.sum():
-            found.append(
-                roc_auc_score(planted[counts], values[counts], sample_weight=every[counts])
-            )
-    return float(np.mean(found)) if found else 0.5
-
-
-def _trust(auroc: Mapping[str, float], between: Mapping[str, float]) -> tuple[str, ...]:
-    """The detectors to trust, the best first.
-
-    Weak members spoil a combination, so those join that find the plants as well as the best, and
-    of these the ones that are as good at the harder plants, between classes.
-    """
-    able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
-    able.sort(key=lambda name: -between[name])
-    return tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
 
 
 def _combine(rounds: PlantedRounds, trusted: Sequence[str]) -> NDArray[np.float64]:

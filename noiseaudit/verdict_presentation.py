@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from noiseaudit.detector_trust import AS_GOOD
 from noiseaudit.noise_estimate import Witness
+from noiseaudit.planted_rounds import ODDS
 from noiseaudit.report import DetectorTrust, VerdictSummary
-from noiseaudit.verdict import AS_GOOD, Verdict
+from noiseaudit.verdict import Verdict
 
 __all__ = ["verdict_sentence", "verdict_summary"]
 
@@ -98,12 +100,11 @@ def _recommendation(verdict: Verdict) -> str:
         f"{name} {verdict.auroc[name]:.4f} and {verdict.auroc_between[name]:.4f}" for name in names
     )
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
-    who = _listed(verdict.trusted)
-    text = (
-        f"{who} {'is' if len(verdict.trusted) == 1 else 'are'} trusted: as good as any at "
-        f"{planted}, but for {AS_GOOD}, and best at those on examples between two classes"
-    )
-    return f"{text} (AUROC of both, among labels thought right and among all: {listed})."
+    who = f"{_listed(verdict.trusted)} {'is' if len(verdict.trusted) == 1 else 'are'} trusted"
+    why = f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
+    if verdict.trusted[0] == ODDS:
+        why = f"no detector finds the {planted} better than {ODDS} by more than chance"
+    return f"{who}: {why} (AUROC of both, among labels thought right and among all: {listed})."
 
 
 def _listed(names: Sequence[str]) -> str:

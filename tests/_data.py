@@ -1,4 +1,4 @@
-"""Makers of tiny synthetic pictures, folders and files."""
+"""Makers of tiny synthetic pictures, folders and files, and of rounds with planted flips."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from noiseaudit.planted_rounds import PlantedRounds
 
 
 def make_picture(seed=0, size=(10, 8), mode="RGB"):
@@ -62,3 +64,32 @@ def write_idx(path: Path, array):
     header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def make_rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
+    """One round: `good` tells wrong labels from right ones, `weak` a little, `blind` not."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, k, n)
+    given = np.where(random.random(n) < rate, (true + 1) % k, true)
+    labels = np.stack([given, given])
+    plants = random.permutation(np.flatnonzero(given == true))[:150]
+    labels[1, plants] = (given[plants] + 2) % k
+    wrong = labels != true
+    noise = random.standard_normal((3, *labels.shape))
+    suspicions = {
+        "blind": noise[0],
+        "weak": noise[1] + wrong,
+        "good": noise[2] + 5 * wrong,
+        **{name: function(wrong, noise) for name, function in scores.items()},
+    }
+    suggested = np.where(wrong, true, (labels + 1) % k)
+    weights = np.zeros(labels.shape)
+    weights[1, plants] = 1
+    found = PlantedRounds(
+        given=given, labels=labels, suspicions=suspicions,
+        predicted=np.stack([true, true]), suggested=suggested,
+        sureness=np.full(labels.shape, 0.9, np.float32),
+        was_right=(given == true).astype(np.float64), weights=weights,
+        most_weights=np.zeros(labels.shape), is_left_out=False, odds_channel=None, seconds=1.0,
+    )  # fmt: skip
+    return found, wrong[0], true

@@ -17,46 +17,18 @@ from noiseaudit.errors import UsageError
 from noiseaudit.evaluation import auroc
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.noise_estimate import Witness
-from noiseaudit.planted_rounds import ODDS, PlantedRounds, judged_by_plants, why_no_rounds
+from noiseaudit.planted_rounds import ODDS, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.training import loop
-from noiseaudit.verdict import AS_GOOD, reach_verdict
+from noiseaudit.verdict import reach_verdict
 from noiseaudit.verdict_presentation import verdict_sentence, verdict_summary
+from tests._data import make_rounds as rounds
 
 
 @pytest.fixture(scope="module")
 def audited(noisy_digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("verdict") / "out"
     return na.audit(noisy_digits[0], out=out, epochs=20, threads=1, duplicates=False), out
-
-
-def rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
-    """One round: `good` tells wrong labels from right ones, `weak` a little, `blind` not."""
-    random = np.random.default_rng(seed)
-    true = random.integers(0, k, n)
-    given = np.where(random.random(n) < rate, (true + 1) % k, true)
-    labels = np.stack([given, given])
-    plants = random.permutation(np.flatnonzero(given == true))[:150]
-    labels[1, plants] = (given[plants] + 2) % k
-    wrong = labels != true
-    noise = random.standard_normal((3, *labels.shape))
-    suspicions = {
-        "blind": noise[0],
-        "weak": noise[1] + wrong,
-        "good": noise[2] + 5 * wrong,
-        **{name: function(wrong, noise) for name, function in scores.items()},
-    }
-    suggested = np.where(wrong, true, (labels + 1) % k)
-    weights = np.zeros(labels.shape)
-    weights[1, plants] = 1
-    found = PlantedRounds(
-        given=given, labels=labels, suspicions=suspicions,
-        predicted=np.stack([true, true]), suggested=suggested,
-        sureness=np.full(labels.shape, 0.9, np.float32),
-        was_right=(given == true).astype(np.float64), weights=weights,
-        most_weights=np.zeros(labels.shape), is_left_out=False, odds_channel=None, seconds=1.0,
-    )  # fmt: skip
-    return found, wrong[0], true
 
 
 def test_the_detector_that_finds_the_plants_is_trusted_and_counts_the_wrong_labels():
@@ -88,34 +60,6 @@ def test_equals_are_combined_and_weak_members_are_left_out():
     # The values are those of the best, in another order.
     best = np.sort(found.suspicions[verdict.trusted[0]][0])
     np.testing.assert_allclose(np.sort(verdict.ranking.scores), best)
-
-
-def test_to_put_plants_above_wrong_labels_is_no_merit():
-    found, wrong, _ = rounds(
-        rate=0.4, late=lambda wrong, noise: 1.3 * noise[1] + 5 * wrong - 2 * wrong[0]
-    )
-    planted = found.is_planted[1]
-    late, good = (auroc(found.suspicions[name][1], planted) for name in ("late", "good"))
-    assert late > good + 0.05  # but for the wrong labels it is the worse one
-    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
-    assert verdict.trusted == ("good",)
-    assert verdict.auroc["good"] > verdict.auroc["late"] + AS_GOOD
-
-
-def test_of_equals_those_are_trusted_that_find_plants_between_classes():
-    found, wrong, _ = rounds(easy=lambda wrong, noise: 5 * wrong + noise[0])
-    plants = np.flatnonzero(found.is_planted[1])
-    hard = plants[:50]  # not found by `easy`
-    weights, between = found.weights.copy(), found.most_weights.copy()
-    weights[1, hard], between[1, hard] = 0, 1
-    found.suspicions["easy"][1, hard] -= 5
-    verdict = reach_verdict(
-        replace(found, weights=weights, most_weights=between), np.arange(len(wrong)), 4
-    )
-    assert abs(verdict.auroc["easy"] - verdict.auroc["good"]) < AS_GOOD
-    assert verdict.auroc_between["easy"] < 0.6 < 0.9 < verdict.auroc_between["good"]
-    assert verdict.trusted == ("good",)
-    assert verdict.told()["auroc_of_plants_between_classes"] == verdict.auroc_between
 
 
 def test_without_evidence_no_number_is_given():

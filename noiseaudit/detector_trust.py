@@ -1,0 +1,115 @@
+"""Which detectors to trust on a data set: those that find the flips planted in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiseaudit.planted_rounds import ODDS, PlantedRounds
+
+__all__ = ["AS_GOOD", "Trust", "trust_detectors"]
+
+AS_GOOD = 0.002
+"""AUROC of plants below the best, within which a detector is thought as good."""
+
+_AS_GOOD_BETWEEN = 0.005  # likewise of plants between classes, of which there are fewer
+_ERRORS = 3.0  # standard errors by which others beat the label odds
+
+
+class Trust(NamedTuple):
+    """Whom to trust, and what that rests on.
+
+    Attributes:
+        trusted: the detectors, the best first.
+        auroc: by detector, of the plants against labels thought right, in [0, 1]; best first.
+        auroc_between: likewise, of the plants on examples between two classes, against all others.
+    """
+
+    trusted: tuple[str, ...]
+    auroc: Mapping[str, float]
+    auroc_between: Mapping[str, float]
+
+
+class _Found(NamedTuple):
+    """How a detector finds m plants: (m,) shares of the others below each, and their weights."""
+
+    places: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @property
+    def auroc(self) -> float:
+        """The weighted mean place; 0.5 without plants that count."""
+        return float(np.average(self.places, weights=self.weights)) if len(self.places) else 0.5
+
+
+def trust_detectors(rounds: PlantedRounds) -> Trust:
+    """The detectors to trust.
+
+    Weak members spoil a combination, so those join that find the plants as well as the best, and
+    of these the ones that are as good at the harder plants, between classes. But plants are few,
+    and the best of many detectors owes some of it to chance: where odds are those of left-out
+    predictions, and so calibrated, they lead unless the first of these beats them by more than
+    that. Those of a network, which has seen the labels, are a detector like others.
+
+    Plants are told from labels thought right: wrong ones among the others are no failure to find
+    plants, and where many are wrong a detector that puts plants above those would be taken for the
+    better. But right labels that the model does not predict are then left out, too; plants between
+    classes, told from all others, make up for that.
+    """
+    easy = _find_plants(rounds, rounds.weights, rounds.was_right)
+    hard = _find_plants(rounds, rounds.most_weights, np.ones(len(rounds.given)))
+    between = {name: hard[name].auroc for name in easy}
+    auroc = {name: found.auroc for name, found in easy.items()}
+    able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
+    able.sort(key=lambda name: -between[name])
+    trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
+    is_calibrated = ODDS in easy and rounds.odds_channel is not None
+    if is_calibrated and not _beats(easy[trusted[0]], easy[ODDS]):
+        equals = trusted if ODDS in trusted else ()
+        trusted = (ODDS, *(name for name in equals if name != ODDS))
+    return Trust(trusted, auroc, between)
+
+
+def _find_plants(
+    rounds: PlantedRounds, weights: NDArray[np.float64], against: NDArray[np.float64]
+) -> dict[str, _Found]:
+    """By detector the plants with (r + 1, n) weights among (n,) of others, best first."""
+    found = {
+        name: _places(values, rounds.is_planted, weights, against)
+        for name, values in rounds.suspicions.items()
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1].auroc))
+
+
+def _places(
+    suspicions: NDArray[np.float64],
+    is_planted: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    against: NDArray[np.float64],
+) -> _Found:
+    """Of the plants of all rounds; equals count half."""
+    places, shares = [np.zeros(0)], [np.zeros(0)]
+    for values, planted, share in zip(suspicions, is_planted, weights, strict=True):
+        others = np.flatnonzero(~planted & (against > 0))
+        found = values[planted & (share > 0)]
+        if not len(others) or not len(found):
+            continue
+        others = others[np.argsort(values[others])]
+        below = np.concatenate([[0.0], np.cumsum(against[others])])
+        sides = [np.searchsorted(values[others], found, side) for side in ("left", "right")]
+        places.append((below[sides[0]] + below[sides[1]]) / (2 * below[-1]))
+        shares.append(share[planted & (share > 0)])
+    return _Found(np.concatenate(places), np.concatenate(shares))
+
+
+def _beats(one: _Found, other: _Found) -> bool:
+    """Whether its mean place is higher by more than chance."""
+    if not len(one.places):
+        return False
+    shares = one.weights / one.weights.sum()
+    difference = one.places - other.places
+    mean = shares @ difference
+    return bool(mean > _ERRORS * np.sqrt(shares**2 @ (difference - mean) ** 2))

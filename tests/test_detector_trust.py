@@ -1,0 +1,80 @@
+"""Which detectors are trusted: those that find planted flips, or the label odds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from noiseaudit.detector_trust import AS_GOOD, trust_detectors
+from noiseaudit.evaluation import auroc
+from noiseaudit.label_channel import LabelChannel
+from noiseaudit.planted_rounds import ODDS
+from tests._data import make_rounds
+
+
+def left_out(found):
+    """The same, where label odds are those of left-out predictions."""
+    channel = LabelChannel(scale=1.0, transition=np.eye(4), joint=np.eye(4) / 4)
+    return replace(found, odds_channel=channel)
+
+
+def test_to_put_plants_above_wrong_labels_is_no_merit():
+    found, _, _ = make_rounds(
+        rate=0.4, late=lambda wrong, noise: 1.3 * noise[1] + 5 * wrong - 2 * wrong[0]
+    )
+    planted = found.is_planted[1]
+    late, good = (auroc(found.suspicions[name][1], planted) for name in ("late", "good"))
+    assert late > good + 0.05  # but for the wrong labels it is the worse one
+    trust = trust_detectors(found)
+    assert trust.trusted == ("good",)
+    assert trust.auroc["good"] > trust.auroc["late"] + AS_GOOD
+
+
+def test_of_equals_those_are_trusted_that_find_plants_between_classes():
+    found, _, _ = make_rounds(easy=lambda wrong, noise: 5 * wrong + noise[0])
+    plants = np.flatnonzero(found.is_planted[1])
+    hard = plants[:50]  # not found by `easy`
+    weights, between = found.weights.copy(), found.most_weights.copy()
+    weights[1, hard], between[1, hard] = 0, 1
+    found.suspicions["easy"][1, hard] -= 5
+    trust = trust_detectors(replace(found, weights=weights, most_weights=between))
+    assert abs(trust.auroc["easy"] - trust.auroc["good"]) < AS_GOOD
+    assert trust.auroc_between["easy"] < 0.6 < 0.9 < trust.auroc_between["good"]
+    assert trust.trusted == ("good",)
+
+
+def test_places_make_the_area_under_the_curve():
+    found, _, _ = make_rounds(coarse=lambda wrong, noise: np.round(noise[0] + wrong))
+    random = np.random.default_rng(1)
+    weights = found.weights * random.random(found.weights.shape)
+    found = replace(found, weights=weights, was_right=random.random(len(found.given)).round(1))
+    planted = found.is_planted[1]
+    every = np.where(planted, weights[1], found.was_right)
+    trust = trust_detectors(found)
+    for name, values in found.suspicions.items():
+        want = roc_auc_score(planted, values[1], sample_weight=every)
+        assert trust.auroc[name] == pytest.approx(want, abs=1e-12)
+    # Plants that do not count say nothing; `most_weights` has none.
+    assert set(trust.auroc_between.values()) == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("shift", "trusted"), [(4.5, (ODDS, "good")), (4.1, (ODDS,)), (3.0, ("good",))]
+)
+def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shift, trusted):
+    found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: shift * wrong + noise[0]})
+    trust = trust_detectors(found)
+    assert trust.trusted[0] == "good"  # of a network they are a detector like others
+    assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (len(trusted) == 2)
+    assert trust_detectors(left_out(found)).trusted == trusted
+
+
+def test_odds_that_were_not_asked_for_do_not_lead():
+    assert trust_detectors(left_out(make_rounds()[0])).trusted == ("good",)
+
+
+def test_where_no_plant_counts_nothing_beats_the_odds():
+    bad, _, _ = make_rounds(**{ODDS: lambda wrong, noise: wrong + noise[0]})
+    blank = replace(left_out(bad), weights=np.zeros_like(bad.weights))
+    assert trust_detectors(blank).trusted[0] == ODDS
