@@ -104,7 +104,8 @@ def _recommendation(verdict: Verdict) -> str:
     why = f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
     if verdict.trusted[0] == ODDS:
         why = f"no detector finds the {planted} better than {ODDS} by more than chance"
-    return f"{who}: {why} (AUROC of both, among labels thought right and among all: {listed})."
+    among = "of all flips among labels thought right, of those between classes among all"
+    return f"{who}: {why} (AUROC {among}: {listed})."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -91,7 +91,11 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     clean = reach_verdict(none, np.arange(len(wrong)), 4)
     assert verdict_sentence(clean).startswith("Hardly any of 3,000 labels is wrong")
     assert "No label can be flagged" in verdict_sentence(clean)
-    assert "good is trusted" in verdict_summary(clean, wrong).recommendation
+    assert "good is trusted: as good as any" in verdict_summary(clean, wrong).recommendation
+    odds, _, _ = rounds(rate=0.0, **{ODDS: lambda wrong, noise: 9 * wrong + noise[0]})
+    led = reach_verdict(odds, np.arange(len(wrong)), 4)
+    why = "label_odds and good are trusted: no detector finds the 150 flips planted"
+    assert why in verdict_summary(led, wrong).recommendation
     assert verdict_summary(clean, wrong).cautions == ()
     assert verdict_summary(clean, wrong).basis.startswith("The share of wrong labels rests on plan")
     witnesses = (Witness("fits", 0.3, counts=False), Witness("one", 0.1), Witness("two", 0.2))
