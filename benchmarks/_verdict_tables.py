@@ -55,7 +55,7 @@ def line(name: str, noise: str, rows: list[dict[str, Any]]) -> list[str]:
         f"{mean(row['recall'] for row in noisy):.0%}",
         f"{mean(row['calibration_error'] for row in noisy):.3f}",
         *(
-            f"{100 * mean(row[best] - row[own] for row in noisy):.2f}"
+            f"{100 * mean(row[best] - row[own] for row in noisy):z.2f}"
             for best, own in (("auroc_best", "auroc"), ("best_f1", "f1"))
         ),
         cost(rows),
