@@ -48,6 +48,7 @@ _METRICS = ("cosine", "euclidean")
 _CLEAR = 5.0  # times as likely as another class, and a class is preferred
 _LOW, _FAR = 0.01, 0.95  # quantiles of ordinary examples
 _LATE = 0.25  # share of the epochs that are the end of training
+_MEGABYTES = 64  # of cosine distances at a time, of which copies are made
 _ENOUGH = 20  # ordinary examples of a class, else those of all classes set its limits
 _MEASURED = 5_000  # ordinary examples whose distances set the limits, spread over classes
 _NEAR, _ALIKE = 10, 5  # neighbours by which one is far; that are asked for their label
@@ -310,11 +311,13 @@ def _nearest(
     metric: str,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Mean distance of (m,) rows to the nearest of `among` but themselves, and these rows."""
+    import sklearn
     from sklearn.neighbors import NearestNeighbors
 
     count = min(count, len(among) - 1)
     search = NearestNeighbors(n_neighbors=count + 1, algorithm="brute", metric=metric)
-    distances, places = search.fit(points[among]).kneighbors(points[rows])
+    with sklearn.config_context(working_memory=_MEGABYTES):
+        distances, places = search.fit(points[among]).kneighbors(points[rows])
     found = among[places]
     # Of several examples in one place, the row itself need not come first.
     order = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :count]
