@@ -33,20 +33,20 @@ class Trust(NamedTuple):
     auroc_between: Mapping[str, float]
 
 
-class _Found(NamedTuple):
-    """How a detector finds m plants: (m,) shares of the others below each, and their weights."""
+class _Placements(NamedTuple):
+    """Where a detector puts m plants: (m,) shares of the others below each, and their weights."""
 
-    places: NDArray[np.float64]
+    values: NDArray[np.float64]
     weights: NDArray[np.float64]
 
     @property
     def auroc(self) -> float:
-        """The weighted mean place; 0.5 without plants that count."""
-        return float(np.average(self.places, weights=self.weights)) if len(self.places) else 0.5
+        """The weighted mean; 0.5 without plants that count."""
+        return float(np.average(self.values, weights=self.weights)) if len(self.values) else 0.5
 
 
 def trust_detectors(rounds: PlantedRounds) -> Trust:
-    """The detectors to trust.
+    """The detectors to trust, by the plants of all rounds together.
 
     Weak members spoil a combination, so those join that find the plants as well as the best, and
     of these the ones that are as good at the harder plants, between classes. But plants are few,
@@ -58,11 +58,15 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     plants, and where many are wrong a detector that puts plants above those would be taken for the
     better. But right labels that the model does not predict are then left out, too; plants between
     classes, told from all others, make up for that.
+
+    Cost: a sort of n suspicions per round and detector, twice.
+    Source: DeLong, DeLong & Clarke-Pearson, Biometrics 1988 (paired AUROC by placement values; of
+    the plants' alone, since the others are many); the rest is our own.
     """
     easy = _find_plants(rounds, rounds.weights, rounds.was_right)
     hard = _find_plants(rounds, rounds.most_weights, np.ones(len(rounds.given)))
     between = {name: hard[name].auroc for name in easy}
-    auroc = {name: found.auroc for name, found in easy.items()}
+    auroc = {name: placed.auroc for name, placed in easy.items()}
     able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
     able.sort(key=lambda name: -between[name])
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
@@ -75,41 +79,43 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
 
 def _find_plants(
     rounds: PlantedRounds, weights: NDArray[np.float64], against: NDArray[np.float64]
-) -> dict[str, _Found]:
+) -> dict[str, _Placements]:
     """By detector the plants with (r + 1, n) weights among (n,) of others, best first."""
     found = {
-        name: _places(values, rounds.is_planted, weights, against)
+        name: _place(values, rounds.is_planted, weights, against)
         for name, values in rounds.suspicions.items()
     }
     return dict(sorted(found.items(), key=lambda item: -item[1].auroc))
 
 
-def _places(
+def _place(
     suspicions: NDArray[np.float64],
     is_planted: NDArray[np.bool_],
     weights: NDArray[np.float64],
     against: NDArray[np.float64],
-) -> _Found:
-    """Of the plants of all rounds; equals count half."""
-    places, shares = [np.zeros(0)], [np.zeros(0)]
+) -> _Placements:
+    """Plants of (r + 1, n) suspicions, each in its round; equals count half."""
+    placed, shares = [np.zeros(0)], [np.zeros(0)]
     for values, planted, share in zip(suspicions, is_planted, weights, strict=True):
+        counts = planted & (share > 0)
         others = np.flatnonzero(~planted & (against > 0))
-        found = values[planted & (share > 0)]
-        if not len(others) or not len(found):
+        if not counts.any() or not len(others):
             continue
         others = others[np.argsort(values[others])]
-        below = np.concatenate([[0.0], np.cumsum(against[others])])
-        sides = [np.searchsorted(values[others], found, side) for side in ("left", "right")]
-        places.append((below[sides[0]] + below[sides[1]]) / (2 * below[-1]))
-        shares.append(share[planted & (share > 0)])
-    return _Found(np.concatenate(places), np.concatenate(shares))
+        below = np.concatenate([[0.0], np.cumsum(against[others])]) / against[others].sum()
+        left, right = (
+            np.searchsorted(values[others], values[counts], side) for side in ("left", "right")
+        )
+        placed.append((below[left] + below[right]) / 2)
+        shares.append(share[counts])
+    return _Placements(np.concatenate(placed), np.concatenate(shares))
 
 
-def _beats(one: _Found, other: _Found) -> bool:
-    """Whether its mean place is higher by more than chance."""
-    if not len(one.places):
+def _beats(one: _Placements, other: _Placements) -> bool:
+    """Whether its AUROC is higher by more than chance."""
+    if not len(one.values):
         return False
     shares = one.weights / one.weights.sum()
-    difference = one.places - other.places
+    difference = one.values - other.values
     mean = shares @ difference
     return bool(mean > _ERRORS * np.sqrt(shares**2 @ (difference - mean) ** 2))

@@ -101,9 +101,12 @@ def _recommendation(verdict: Verdict) -> str:
     )
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
     who = f"{_listed(verdict.trusted)} {'is' if len(verdict.trusted) == 1 else 'are'} trusted"
-    why = f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
     if verdict.trusted[0] == ODDS:
         why = f"no detector finds the {planted} better than {ODDS} by more than chance"
+    else:
+        why = (
+            f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
+        )
     among = "of all flips among labels thought right, of those between classes among all"
     return f"{who}: {why} (AUROC {among}: {listed})."
 

@@ -62,6 +62,16 @@ def test_equals_are_combined_and_weak_members_are_left_out():
     np.testing.assert_allclose(np.sort(verdict.ranking.scores), best)
 
 
+def test_how_the_plants_are_found_is_told():
+    found, wrong, _ = rounds()
+    hard = np.where(found.is_planted & (np.arange(len(wrong)) % 2 == 0), 1.0, 0.0)
+    verdict = reach_verdict(replace(found, most_weights=hard), np.arange(len(wrong)), 4)
+    assert verdict.auroc != verdict.auroc_between
+    assert verdict.auroc_between["good"] > 0.9
+    assert verdict.told()["auroc_of_plants"] == verdict.auroc
+    assert verdict.told()["auroc_of_plants_between_classes"] == verdict.auroc_between
+
+
 def test_without_evidence_no_number_is_given():
     found, wrong, _ = rounds()
     blind = replace(found, suspicions={"blind": found.suspicions["blind"]})
