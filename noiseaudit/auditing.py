@@ -20,7 +20,6 @@ from noiseaudit.encoders.stage import EncodedSource, encode_source, encoder_besi
 from noiseaudit.errors import OutputError
 from noiseaudit.findings import Findings
 from noiseaudit.flagging import explain_findings
-from noiseaudit.left_out import left_out_channel
 from noiseaudit.loaders import load
 from noiseaudit.manifest import package_versions, read_manifest
 from noiseaudit.planted_rounds import run_planted_rounds, why_no_rounds
@@ -221,7 +220,6 @@ def _reach_verdict(
         rounds,
         encoded.source.ids,
         encoded.source.num_classes,
-        left_out=lambda: left_out_channel(encoded.dataset),
         precision=precision,
         seed=plan.seed,
     )

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from noiseaudit.label_channel import (
     fit_label_channel,
     log_of_probs,
 )
+from noiseaudit.left_out import left_out_channel
 from noiseaudit.planted_flips import pair_weights, plant_flips, plant_rivals
 from noiseaudit.ranking import Ranking
 from noiseaudit.scoring import Scores, rank_embeddings, score_examples
@@ -64,6 +65,8 @@ class PlantedRounds:
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
         most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
         is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
+        left_out: of such a run, the channel by other predictions that have not seen the label,
+            `left_out_channel`; None where those say too little.
         odds_channel: from true to given labels, that `label_odds` of the run without plants are of,
             if of left-out predictions: of encoded pictures, and of vectors that a network is
             trained on, which have a ridge of their own; else None.
@@ -80,6 +83,7 @@ class PlantedRounds:
     weights: NDArray[np.float64]
     most_weights: NDArray[np.float64]
     is_left_out: bool
+    left_out: LabelChannel | None
     odds_channel: LabelChannel | None
     seconds: float
 
@@ -133,9 +137,9 @@ def run_planted_rounds(
 ) -> PlantedRounds:
     """Plant, train and score, or reuse what `folder` holds of that.
 
-    Pairs of classes are drawn as `scores` finds them confused, so that plants are as hard as the
+    Pairs of classes are drawn as they are confused in the labels, so that plants are as hard as the
     mistakes that are there. There is one round, which is a training run and the ranking; of encoded
-    pictures up to four, each a ridge on the embeddings.
+    pictures up to four, each a ridge on the embeddings. With a network goes a `left_out_channel`.
 
     Args:
         dataset: with the labels as given.
@@ -153,7 +157,10 @@ def run_planted_rounds(
     if why := why_no_rounds(detectors, dataset):
         raise UsageError(f"no planted rounds: {why}")
     judged = judged_by_plants(detectors, dataset)
-    channel, was_right = _channel(scores, given)
+    is_left_out = scores.left_out_probs is not None
+    has_seen = not is_left_out and scores.odds_channel is None
+    left_out = left_out_channel(dataset) if has_seen else None
+    channel, was_right = _channel(scores, given, left_out)
     rounds, share = _rounds(dataset)
     plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
     planted, most = _with_rivals(given, plain, channel, scores, plan.seed)
@@ -174,8 +181,9 @@ def run_planted_rounds(
         was_right=was_right,
         weights=np.vstack([np.zeros(n), weights]),
         most_weights=np.vstack([np.zeros(n), most]),
-        is_left_out=scores.left_out_probs is not None,
-        odds_channel=scores.odds_channel if scores.left_out_probs is None else channel,
+        is_left_out=is_left_out,
+        left_out=left_out,
+        odds_channel=channel if is_left_out else scores.odds_channel,
         seconds=seconds,
     )
 
@@ -250,17 +258,22 @@ def _train_round(
         return score_examples(dataset, plan, detectors, folder, progress=progress)
 
 
-def _channel(scores: Scores, given: NDArray[np.int64]) -> tuple[LabelChannel, NDArray[np.float64]]:
+def _channel(
+    scores: Scores, given: NDArray[np.int64], left_out: LabelChannel | None
+) -> tuple[LabelChannel, NDArray[np.float64]]:
     """From true to given labels; and (n,) probabilities that the given label is right.
 
     Left-out predictions are probabilities; a model that has seen the labels is taken at its word,
-    its likeliest class for the true one.
+    its likeliest class for the true one. Which pairs are confused other predictions tell better:
+    counted, what the model confuses is taken for what was written down wrong.
     """
     probs = scores.pred_probs
     some = _sample(probs)
     if scores.left_out_probs is None:
         likely = [probs[part].argmax(axis=1) == given[part] for part in row_blocks(*probs.shape)]
         channel = count_label_channel(probs[some], given[some])
+        if left_out is not None:
+            channel = replace(channel, transition=left_out.transition, joint=left_out.joint)
         return channel, np.concatenate(likely).astype(np.float64)
     channel = fit_label_channel(log_of_probs(probs[some]), given[some])
     was_right = [

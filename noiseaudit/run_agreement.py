@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -38,7 +37,7 @@ def sharpen_estimate(
     predicted: NDArray[np.int64],
     weights: NDArray[np.float64],
     *,
-    left_out: Callable[[], LabelChannel | None] | None = None,
+    left_out: LabelChannel | None = None,
     seed: int = 0,
 ) -> NoiseEstimate:
     """The estimate, sharper where two runs of a network are a second witness to it.
@@ -75,7 +74,7 @@ def sharpen_estimate(
     further below is one that misses what is believed, and the network is taken for a steady one. In
     all other cases the rate stays that of the fit, and `witnesses` tells what else was asked.
 
-    Cost: half a second for 50,000 examples, and that of `left_out`.
+    Cost: half a second for 50,000 examples.
     Source: Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement",
     ICLR 2022 (the error as disagreement); its use on noisy labels is our own.
 
@@ -85,8 +84,8 @@ def sharpen_estimate(
         labels: (r + 1, n) int64, given labels, and those of r runs with plants.
         predicted: (r + 1, n) int64, the likeliest class by those runs, on average over training.
         weights: (r + 1, n) float64, how much each plant counts.
-        left_out: makes a channel from true to given labels by predictions that have not seen the
-            label, or None if they say nothing; not called where it is not needed.
+        left_out: channel from true to given labels by predictions that have not seen the label;
+            None if they say nothing.
         seed: of the draws from the interval.
     """
     runs = _compare(labels, predicted, weights)
@@ -96,11 +95,11 @@ def sharpen_estimate(
     others = [Witness("what two trainings agree on", counted)]
     if not runs.is_weak and fit.low <= counted <= fit.high:
         found: _Found | None = _Found(_joint(runs, _MORE_ERRORS, [fit], fit), of_fit=True)
-    elif left_out is None or (channel := left_out()) is None:
+    elif left_out is None:
         found = None
     else:
-        others.append(channel_witness(channel))
-        found = (_of_weak if runs.is_weak else _of_steady)(runs, fit, channel)
+        others.append(channel_witness(left_out))
+        found = (_of_weak if runs.is_weak else _of_steady)(runs, fit, left_out)
     if found is None:
         told = (item._replace(counts=False) for item in others)
         return replace(estimate, witnesses=(*estimate.witnesses, *told))

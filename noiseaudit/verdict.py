@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from scipy.special import expit, logit
 from noiseaudit.channel_rate import sharpen_by_channel
 from noiseaudit.detector_trust import trust_detectors
 from noiseaudit.errors import NoiseAuditWarning
-from noiseaudit.label_channel import LabelChannel
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
@@ -90,7 +89,6 @@ def reach_verdict(
     ids: NDArray[np.int64],
     num_classes: int,
     *,
-    left_out: Callable[[], LabelChannel | None] | None = None,
     precision: float = 0.9,
     seed: int = 0,
 ) -> Verdict:
@@ -100,7 +98,6 @@ def reach_verdict(
         rounds: what the detectors say of the data set with and without plants.
         ids: (n,) sample ids.
         num_classes: k.
-        left_out: `left_out_channel` of the data set, which not all verdicts ask.
         precision: wanted of what is flagged, in (0, 1].
         seed: of the estimate's resamples.
 
@@ -119,7 +116,7 @@ def reach_verdict(
             in_nats=rounds.is_left_out and ODDS in auroc, seed=seed,
         )  # fmt: skip
     if ODDS in auroc and estimate.is_supported:
-        estimate = _sharpened(estimate, odds[0], rounds, left_out, seed)
+        estimate = _sharpened(estimate, odds[0], rounds, seed)
     estimate = replace(estimate, p_error=_along(suspicions[0], estimate.p_error))
     right = _calibrate_suggestions(rounds, estimate.p_error)
     return Verdict(
@@ -144,7 +141,6 @@ def _sharpened(
     estimate: NoiseEstimate,
     odds: NDArray[np.float64],
     rounds: PlantedRounds,
-    left_out: Callable[[], LabelChannel | None] | None,
     seed: int,
 ) -> NoiseEstimate:
     """By a second witness: where odds are left-out ones their channel, of a network a second run.
@@ -155,7 +151,7 @@ def _sharpened(
         return sharpen_by_channel(estimate, rounds.odds_channel, odds, rounds.given, seed=seed)
     return sharpen_estimate(
         estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
-        left_out=left_out, seed=seed,
+        left_out=rounds.left_out, seed=seed,
     )  # fmt: skip
 
 

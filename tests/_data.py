@@ -90,6 +90,7 @@ def make_rounds(rate=0.1, n=3000, k=4, seed=0, **scores):
         predicted=np.stack([true, true]), suggested=suggested,
         sureness=np.full(labels.shape, 0.9, np.float32),
         was_right=(given == true).astype(np.float64), weights=weights,
-        most_weights=np.zeros(labels.shape), is_left_out=False, odds_channel=None, seconds=1.0,
+        most_weights=np.zeros(labels.shape), is_left_out=False, left_out=None, odds_channel=None,
+        seconds=1.0,
     )  # fmt: skip
     return found, wrong[0], true

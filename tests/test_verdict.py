@@ -15,6 +15,7 @@ from noiseaudit.cli import main
 from noiseaudit.detector import create_detectors
 from noiseaudit.errors import UsageError
 from noiseaudit.evaluation import auroc
+from noiseaudit.label_channel import log_of_probs
 from noiseaudit.label_noise import flip_uniform
 from noiseaudit.noise_estimate import Witness
 from noiseaudit.planted_rounds import ODDS, judged_by_plants, why_no_rounds
@@ -157,13 +158,38 @@ def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits,
     asked = []
 
     def spy(estimate, *_, left_out, **__):
-        asked.append(left_out())
+        asked.append(left_out)
         return estimate
 
     monkeypatch.setattr("noiseaudit.verdict.sharpen_estimate", spy)
     na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
     wrong = noisy_digits[0].labels != noisy_digits[1]
     assert asked[0].rate == pytest.approx(wrong.mean(), rel=0.3)
+
+
+def test_what_is_confused_predictions_tell_that_have_not_seen_the_label(noisy_digits, monkeypatch):
+    k, kept = 10, {}
+    joint = np.full((k, k), 1e-9)
+    joint[np.arange(k), (np.arange(k) + 1) % k] = 0.02  # a label is taken for the next one
+    joint += np.eye(k) * (1 - joint.sum()) / k
+    channel = na.LabelChannel(3.0, joint / joint.sum(axis=1, keepdims=True), joint, slopes=0.5)
+    monkeypatch.setattr("noiseaudit.planted_rounds.left_out_channel", lambda _: channel)
+
+    def spy(rounds, *args, **options):
+        kept["rounds"] = rounds
+        return reach_verdict(rounds, *args, **options)
+
+    monkeypatch.setattr("noiseaudit.auditing.reach_verdict", spy)
+    report = na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
+    rounds = kept["rounds"]
+    assert rounds.left_out is channel
+    plants = rounds.weights > 0
+    to_next = rounds.labels[plants] == (np.stack([rounds.given] * 2)[plants] + 1) % k
+    assert to_next.mean() > 0.7  # a quarter goes to any class
+    # But the network's probabilities need no other scale.
+    asked = na.LabelChannel(1.0, channel.transition, joint)
+    want, _ = asked.log_odds(log_of_probs(report.pred_probs), rounds.given)
+    np.testing.assert_allclose(rounds.suspicions[ODDS][0], want)
 
 
 def test_vectors_have_a_channel_of_their_own_whose_odds_are_calibrated(monkeypatch):
