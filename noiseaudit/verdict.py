@@ -151,7 +151,7 @@ def _sharpened(
         return sharpen_by_channel(estimate, rounds.odds_channel, odds, rounds.given, seed=seed)
     return sharpen_estimate(
         estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
-        left_out=rounds.left_out, seed=seed,
+        most_weights=rounds.most_weights, left_out=rounds.left_out, seed=seed,
     )  # fmt: skip
 
 

@@ -11,9 +11,12 @@ from noiseaudit.detector_trust import AS_GOOD
 from noiseaudit.noise_estimate import Witness
 from noiseaudit.planted_rounds import ODDS
 from noiseaudit.report import DetectorTrust, VerdictSummary
+from noiseaudit.run_agreement import HARDER
 from noiseaudit.verdict import Verdict
 
 __all__ = ["verdict_sentence", "verdict_summary"]
+
+_DECIDE = "Your decisions on about a hundred labels tell (noiseaudit report DIR --decisions FILE)."
 
 
 def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> VerdictSummary:
@@ -72,15 +75,21 @@ def _flagged(verdict: Verdict) -> str:
 
 
 def _cautions(verdict: Verdict, issues: int) -> list[str]:
-    estimate = verdict.estimate
-    if estimate.is_close:
-        return []
-    return [
-        f"The model prefers another class for {issues:,} labels. Where it is unsure of an example, "
-        "a wrong label looks the same as a right one: the number, and the precision of what is "
-        "flagged, may be off there. A better encoder or model tells more, and so do your decisions "
-        "on about a hundred labels (noiseaudit report DIR --decisions FILE)."
-    ]
+    estimate, cautions = verdict.estimate, []
+    if any(item.name == HARDER for item in estimate.witnesses):
+        fewer = round(estimate.witnesses[0].rate * len(verdict.ranking))
+        cautions.append(
+            "Most of these labels are on examples between two classes, where two trainings agree "
+            "on another label. Where an example does not show its class they may be right, and "
+            f"about {fewer:,} wrong. {_DECIDE}"
+        )
+    if not estimate.is_close:
+        cautions.append(
+            f"The model prefers another class for {issues:,} labels. Where it is unsure of an "
+            "example, a wrong label looks the same as a right one: the number, and the precision "
+            f"of what is flagged, may be off there. A better encoder or model tells more. {_DECIDE}"
+        )
+    return cautions
 
 
 def _basis(witnesses: Sequence[Witness]) -> str:

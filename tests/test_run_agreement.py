@@ -8,7 +8,7 @@ import pytest
 import noiseaudit as na
 from noiseaudit.noise_estimate import Estimate
 from noiseaudit.noise_estimation import estimate_noise
-from noiseaudit.run_agreement import sharpen_estimate
+from noiseaudit.run_agreement import HARDER, sharpen_estimate
 
 N, K = 4000, 5
 
@@ -102,13 +102,15 @@ def test_few_plants_that_are_found_do_not_make_a_weak_network_a_believing_one():
     assert is_as_before(sharpen_estimate(wide, odds, labels, predicted, weights), wide)
 
 
-def test_a_rate_that_the_plants_rule_out_is_not_taken():
-    # A network that errs on the same examples in every run: nothing tells those from wrong labels.
+def test_where_every_run_errs_on_the_same_examples_the_interval_says_that_they_may_be_right():
+    # Nothing tells those from wrong labels.
     wide, odds, labels, predicted, _ = runs(rate=0.02, error=0.15)
     narrow = replace(wide, rate=Estimate(0.02, 0.01, 0.03))
-    assert is_as_before(sharpened(narrow, odds, labels, predicted), narrow)
-    taken = sharpened(wide, odds, labels, predicted)
-    assert taken.rate.value > 0.1
+    found = sharpened(narrow, odds, labels, predicted)
+    assert found.rate.low == 0.01
+    assert found.rate.value > 0.1
+    assert found.threshold(0.9).precision.low < 0.2
+    assert sharpened(wide, odds, labels, predicted).rate.value > 0.1
 
 
 def test_left_out_predictions_can_overrule_the_plants():
@@ -119,8 +121,10 @@ def test_left_out_predictions_can_overrule_the_plants():
     assert found.rate.value == pytest.approx(wrong.mean(), rel=0.05)
     assert found.rate.low <= wrong.mean() <= found.rate.high
     assert found.p_error.mean() == pytest.approx(found.rate.value)
+    assert found.rate.low > 0.25
     blind = sharpened(narrow, odds, labels, predicted, left_out=None)
-    assert is_as_before(blind, narrow)
+    assert blind.rate.low == 0.0
+    assert counting(blind) == [False, True]
     assert counting(found) == [False, True, True]
     assert found.witnesses[-1].rate == pytest.approx(0.26)
 
@@ -128,9 +132,9 @@ def test_left_out_predictions_can_overrule_the_plants():
 def test_steady_networks_are_confirmed_at_three_standard_errors():
     steady, *more, _ = runs(rate=0.3)
     narrow = replace(steady, rate=Estimate(0.02, 0.0, 0.1))
-    assert not is_as_before(sharpened(narrow, *more, left_out=left_out(0.24)), narrow)
+    assert counting(sharpened(narrow, *more, left_out=left_out(0.24))) == [False, True, True]
     told = sharpened(narrow, *more, left_out=left_out(0.2))
-    assert is_as_before(told, narrow)
+    assert counting(told) == [False, True, False]
     assert [round(item.rate, 1) for item in told.witnesses] == [0.3, 0.3, 0.2]
 
 
@@ -239,3 +243,51 @@ def test_on_digits_it_is_within_the_interval_of_the_plants_and_narrower(noisy_di
     wrong = dataset.labels != clean
     assert sharp.rate.value == pytest.approx(wrong.mean(), rel=0.05)
     assert plain.rate.low <= sharp.rate.low <= sharp.rate.high <= plain.rate.high
+
+
+def harder(rate=0.1, error=0.005, disagree=0.005, found=0.7):
+    """Plants between classes that are believed more often; an estimate that hardly counts any."""
+    wide, odds, labels, predicted, wrong = runs(rate, error, disagree)
+    believed = np.flatnonzero(labels[1] != labels[0])[: round(200 * (1 - found))]
+    most = np.where(labels != labels[0], 1.0, 0.0)
+    predicted[1, believed] = labels[1, believed]
+    low = replace(wide, rate=Estimate(0.01, 0.005, 0.02))
+    weights = most.copy()
+    weights[1, believed] = 0
+    return low, odds, labels, predicted, weights, most, wrong
+
+
+def test_what_nothing_else_explains_is_counted_by_plants_between_classes():
+    low, *more, most, wrong = harder()
+    found = sharpen_estimate(low, *more, most_weights=most)
+    differs = (more[2][0] != more[1][0]).mean()  # all wrong labels, and few others
+    assert found.rate.value == pytest.approx((differs - 0.005) / (0.7 - 0.005), rel=0.02)
+    assert found.rate.low == 0.005  # of the fit: such labels may be right
+    assert found.rate.high > 0.14
+    assert found.p_error.mean() == pytest.approx(found.rate.value)
+    assert counting(found) == [False, True]
+    assert found.witnesses[1].name == HARDER
+    assert found.witnesses[1].rate == found.rate.value
+    # Left-out predictions take such labels for right, too, and do not count.
+    told = sharpen_estimate(low, *more, most_weights=most, left_out=left_out(0.001))
+    assert told.rate == found.rate
+    assert counting(told) == [False, True, False]
+    # Without plants between classes all plants say how many are found.
+    plain = sharpen_estimate(low, *more)
+    assert plain.rate.value == pytest.approx(wrong.mean(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("case", "high"),
+    [
+        ({}, 0.09),  # the fit's interval allows what four times the errors leave
+        ({"disagree": 0.02}, 0.05),  # the network's own errors may be all of it
+        ({"disagree": 0.03}, 0.001),  # a weak network takes doubtful labels for wrong
+    ],
+)
+def test_what_errors_of_the_network_may_explain_is_not_counted(case, high):
+    low, *more, most, _ = harder(**case)
+    narrow = replace(low, rate=low.rate._replace(high=high))
+    found = sharpen_estimate(narrow, *more, most_weights=most)
+    assert is_as_before(found, narrow)
+    assert HARDER not in [item.name for item in found.witnesses]

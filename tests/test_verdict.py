@@ -20,6 +20,7 @@ from noiseaudit.label_noise import flip_uniform
 from noiseaudit.noise_estimate import Witness
 from noiseaudit.planted_rounds import ODDS, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
+from noiseaudit.run_agreement import HARDER
 from noiseaudit.training import loop
 from noiseaudit.verdict import reach_verdict
 from noiseaudit.verdict_presentation import verdict_sentence, verdict_summary
@@ -121,6 +122,10 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     assert not rough.estimate.is_close
     assert verdict_sentence(rough).startswith("At most 600 of 3,000 labels are wrong (20.0%)")
     assert "for 3,000 labels" in verdict_summary(rough, np.ones(3000, bool)).cautions[0]
+    witnesses = (Witness("plants", 0.01, counts=False), Witness(HARDER, 0.1))
+    harder = replace(clean, estimate=replace(clean.estimate, witnesses=witnesses))
+    (caution,) = verdict_summary(harder, wrong).cautions
+    assert "they may be right, and about 30 wrong" in caution
 
 
 def test_what_takes_further_trainings_is_not_judged():
