@@ -16,7 +16,8 @@ AS_GOOD = 0.002
 """AUROC of plants below the best, within which a detector is thought as good."""
 
 _AS_GOOD_BETWEEN = 0.005  # likewise of plants between classes, of which there are fewer
-_ERRORS = 3.0  # standard errors by which others beat the label odds
+_ERRORS = 3.0  # standard errors by which others beat the odds of left-out predictions
+_NETWORK_ERRORS = 2.0  # likewise those of a network
 
 
 class Trust(NamedTuple):
@@ -50,9 +51,11 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
 
     Weak members spoil a combination, so those join that find the plants as well as the best, and
     of these the ones that are as good at the harder plants, between classes. But plants are few,
-    and the best of many detectors owes some of it to chance: where odds are those of left-out
-    predictions, and so calibrated, they lead unless the first of these beats them by more than
-    that. Those of a network, which has seen the labels, are a detector like others.
+    and the best of many detectors owes some of it to chance. So label odds lead unless the first of
+    these beats them by more than that: by three standard errors where they are those of left-out
+    predictions, and so calibrated; by two, at either kind of plants, where predictions are a
+    network's, which has seen the labels, and only what mistakes are common is left-out ones'.
+    Where that is the network's word, too, they are a detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -70,11 +73,24 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
     able.sort(key=lambda name: -between[name])
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
-    is_calibrated = ODDS in easy and rounds.odds_channel is not None
-    if is_calibrated and not _beats(easy[trusted[0]], easy[ODDS]):
+    if ODDS in easy and _odds_lead(rounds, trusted[0], easy, hard):
         equals = trusted if ODDS in trusted else ()
         trusted = (ODDS, *(name for name in equals if name != ODDS))
     return Trust(trusted, auroc, between)
+
+
+def _odds_lead(
+    rounds: PlantedRounds,
+    first: str,
+    easy: Mapping[str, _Placements],
+    hard: Mapping[str, _Placements],
+) -> bool:
+    """Whether label odds are of left-out predictions, and not beaten by that detector."""
+    if rounds.odds_channel is not None:
+        return not _beats(easy[first], easy[ODDS], _ERRORS)
+    return rounds.left_out is not None and not any(
+        _beats(found[first], found[ODDS], _NETWORK_ERRORS) for found in (easy, hard)
+    )
 
 
 def _find_plants(
@@ -111,11 +127,11 @@ def _place(
     return _Placements(np.concatenate(placed), np.concatenate(shares))
 
 
-def _beats(one: _Placements, other: _Placements) -> bool:
-    """Whether its AUROC is higher by more than chance."""
+def _beats(one: _Placements, other: _Placements, errors: float) -> bool:
+    """Whether its AUROC is higher by more than so many standard errors."""
     if not len(one.values):
         return False
     shares = one.weights / one.weights.sum()
     difference = one.values - other.values
     mean = shares @ difference
-    return bool(mean > _ERRORS * np.sqrt(shares**2 @ (difference - mean) ** 2))
+    return bool(mean > errors * np.sqrt(shares**2 @ (difference - mean) ** 2))

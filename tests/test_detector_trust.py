@@ -65,13 +65,28 @@ def test_places_make_the_area_under_the_curve():
 def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shift, trusted):
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: shift * wrong + noise[0]})
     trust = trust_detectors(found)
-    assert trust.trusted[0] == "good"  # of a network they are a detector like others
+    assert trust.trusted[0] == "good"  # of a network alone they are a detector like others
     assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (len(trusted) == 2)
     assert trust_detectors(left_out(found)).trusted == trusted
 
 
+@pytest.mark.parametrize("kind", ["weights", "most_weights"])
+def test_odds_of_a_network_lead_unless_beaten_at_either_kind_of_plants(kind):
+    found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: 4.5 * wrong + noise[0]})
+    channel = LabelChannel(scale=1.0, transition=np.eye(4), joint=np.eye(4) / 4)
+    found = replace(found, left_out=channel)
+    hard = np.flatnonzero(found.is_planted[1])[:50]
+    found.weights[1, hard], found.most_weights[1, hard] = 0, 1
+    assert trust_detectors(replace(found, left_out=None)).trusted[0] == "good"
+    assert trust_detectors(found).trusted[0] == ODDS
+    found.suspicions[ODDS][1, getattr(found, kind)[1] > 0] -= 1.5
+    assert trust_detectors(found).trusted == ("good",)
+
+
 def test_odds_that_were_not_asked_for_do_not_lead():
     assert trust_detectors(left_out(make_rounds()[0])).trusted == ("good",)
+    found = replace(make_rounds()[0], left_out=left_out(make_rounds()[0]).odds_channel)
+    assert trust_detectors(found).trusted == ("good",)
 
 
 def test_where_no_plant_counts_nothing_beats_the_odds():
