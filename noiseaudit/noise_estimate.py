@@ -67,13 +67,14 @@ class NoiseEstimate:
     Rate, probabilities and intervals are those of errors as hard to find as the plants, which fall
     on any example of a class. Errors that fall on ambiguous examples alone score like examples
     that a model finds ambiguous, which may all be right, and are hardly counted: `most` says how
-    many there may be (`benchmarks/noise_rate.py`, instance noise). Where 40% of a class have the
-    label of another, a network believes many of them: the rate falls short by 15 to 55%
-    (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide; in audits a
-    second run and left-out predictions help (`run_agreement`, `benchmarks/verdict.py`). Of a weak
-    model all is rougher. No statistic of labels and predictions can do better there: labels drawn
-    at random where two classes look alike are the same data whether they are mistakes or not. A
-    person's decisions tell (`review_progress`).
+    many there may be (`benchmarks/noise_rate.py`, instance noise); in audits two runs of a network
+    count them where they contradict more than their errors explain (`run_agreement`). Where 40% of
+    a class have the label of another, a network believes many of them: the rate falls short by 15
+    to 55% (`benchmarks/noise_rate.py`, pair and asymmetric noise), and its interval is wide; in
+    audits a second run and left-out predictions help (`run_agreement`, `benchmarks/verdict.py`). Of
+    a weak model all is rougher. No statistic of labels and predictions can do better there: labels
+    drawn at random where two classes look alike are the same data whether they are mistakes or not.
+    A person's decisions tell (`review_progress`).
 
     Attributes:
         p_error: (n,) float64 in [0, 1], that the given label is wrong.

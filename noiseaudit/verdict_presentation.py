@@ -16,8 +16,6 @@ from noiseaudit.verdict import Verdict
 
 __all__ = ["verdict_sentence", "verdict_summary"]
 
-_DECIDE = "Your decisions on about a hundred labels tell (noiseaudit report DIR --decisions FILE)."
-
 
 def verdict_summary(verdict: Verdict, is_label_issue: NDArray[np.bool_]) -> VerdictSummary:
     """What the report opens with.
@@ -46,10 +44,11 @@ def verdict_sentence(verdict: Verdict) -> str:
     count, low, high = (round(share * n) for share in rate)
     interval = f"{estimate.confidence:.0%} interval"
     if not estimate.is_close:
+        where = "" if _counts_harder(verdict) else " if mistakes fall on any example"
         text = (
             f"At most {round(estimate.most * n):,} of {n:,} labels are wrong "
-            f"({estimate.most:.1%}), about {count:,} if mistakes fall on any example: a rough "
-            "number, since the model finds many examples doubtful"
+            f"({estimate.most:.1%}), about {count:,}{where}: a rough number, since the model finds "
+            "many examples doubtful"
         )
     elif count == 0:
         text = (
@@ -76,20 +75,29 @@ def _flagged(verdict: Verdict) -> str:
 
 def _cautions(verdict: Verdict, issues: int) -> list[str]:
     estimate, cautions = verdict.estimate, []
-    if any(item.name == HARDER for item in estimate.witnesses):
+    if _counts_harder(verdict):
         fewer = round(estimate.witnesses[0].rate * len(verdict.ranking))
         cautions.append(
-            "Most of these labels are on examples between two classes, where two trainings agree "
-            "on another label. Where an example does not show its class they may be right, and "
-            f"about {fewer:,} wrong. {_DECIDE}"
+            "More labels are contradicted than mistakes as easy to find as planted flips explain: "
+            "they may be on examples between two classes. Where an example does not show its class "
+            f"its label may be right; then about {fewer:,} are wrong."
         )
     if not estimate.is_close:
         cautions.append(
             f"The model prefers another class for {issues:,} labels. Where it is unsure of an "
             "example, a wrong label looks the same as a right one: the number, and the precision "
-            f"of what is flagged, may be off there. A better encoder or model tells more. {_DECIDE}"
+            "of what is flagged, may be off there. A better encoder or model tells more."
+        )
+    if cautions:
+        cautions[-1] += (
+            " Your decisions on about a hundred labels say more "
+            "(noiseaudit report DIR --decisions FILE)."
         )
     return cautions
+
+
+def _counts_harder(verdict: Verdict) -> bool:
+    return any(item.name == HARDER for item in verdict.estimate.witnesses)
 
 
 def _basis(witnesses: Sequence[Witness]) -> str:

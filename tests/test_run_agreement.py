@@ -245,49 +245,71 @@ def test_on_digits_it_is_within_the_interval_of_the_plants_and_narrower(noisy_di
     assert plain.rate.low <= sharp.rate.low <= sharp.rate.high <= plain.rate.high
 
 
-def harder(rate=0.1, error=0.005, disagree=0.005, found=0.7):
-    """Plants between classes that are believed more often; an estimate that hardly counts any."""
-    wide, odds, labels, predicted, wrong = runs(rate, error, disagree)
-    believed = np.flatnonzero(labels[1] != labels[0])[: round(200 * (1 - found))]
-    most = np.where(labels != labels[0], 1.0, 0.0)
+def harder(rate=0.1, disagree=0.005, found=0.7, found_easy=1.0):
+    """200 plants between classes, of which so many are found; a fit that hardly counts any."""
+    wide, odds, labels, predicted, wrong = runs(rate, 0.005, disagree)
+    plants = np.flatnonzero(labels[1] != labels[0])
+    easy = np.setdiff1d(np.flatnonzero(labels[0] == predicted[0]), plants)[:200]
+    labels[1, easy] = predicted[1, easy] = (labels[0, easy] + 2) % K
+    predicted[1, easy[: round(200 * found_easy)]] = labels[0, easy[: round(200 * found_easy)]]
+    believed = plants[: round(200 * (1 - found))]
     predicted[1, believed] = labels[1, believed]
+    weights, most = np.zeros((2, *labels.shape))
+    weights[1, easy], most[1, plants] = 1, 1
     low = replace(wide, rate=Estimate(0.01, 0.005, 0.02))
-    weights = most.copy()
-    weights[1, believed] = 0
-    return low, odds, labels, predicted, weights, most, wrong
+    return (low, odds, labels, predicted, weights), most, wrong
 
 
 def test_what_nothing_else_explains_is_counted_by_plants_between_classes():
-    low, *more, most, wrong = harder()
-    found = sharpen_estimate(low, *more, most_weights=most)
-    differs = (more[2][0] != more[1][0]).mean()  # all wrong labels, and few others
+    case, most, wrong = harder()
+    found = sharpen_estimate(*case, most_weights=most)
+    differs = (case[3][0] != case[2][0]).mean()  # all wrong labels, and few others
     assert found.rate.value == pytest.approx((differs - 0.005) / (0.7 - 0.005), rel=0.02)
     assert found.rate.low == 0.005  # of the fit: such labels may be right
-    assert found.rate.high > 0.14
+    assert found.rate.high == pytest.approx(differs / 0.63, rel=0.01)  # 95% of 200 plants
     assert found.p_error.mean() == pytest.approx(found.rate.value)
     assert counting(found) == [False, True]
     assert found.witnesses[1].name == HARDER
     assert found.witnesses[1].rate == found.rate.value
     # Left-out predictions take such labels for right, too, and do not count.
-    told = sharpen_estimate(low, *more, most_weights=most, left_out=left_out(0.001))
+    told = sharpen_estimate(*case, most_weights=most, left_out=left_out(0.001))
     assert told.rate == found.rate
     assert counting(told) == [False, True, False]
     # Without plants between classes all plants say how many are found.
-    plain = sharpen_estimate(low, *more)
-    assert plain.rate.value == pytest.approx(wrong.mean(), rel=0.05)
+    for nothing in (None, np.zeros_like(most)):
+        plain = sharpen_estimate(*case, most_weights=nothing)
+        assert plain.rate.value == pytest.approx(wrong.mean(), rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("case", "high"),
+    ("options", "high"),
     [
         ({}, 0.09),  # the fit's interval allows what four times the errors leave
-        ({"disagree": 0.02}, 0.05),  # the network's own errors may be all of it
-        ({"disagree": 0.03}, 0.001),  # a weak network takes doubtful labels for wrong
+        ({"rate": 0.3, "disagree": 0.03}, 0.02),  # a weak network takes doubtful labels for wrong
+        ({"found": 0.12}, 0.02),  # plants between classes are believed as often as all else
+        ({"rate": 0.3, "disagree": 0.24, "found_easy": 0.9}, 0.02),  # errors may be on all
     ],
 )
-def test_what_errors_of_the_network_may_explain_is_not_counted(case, high):
-    low, *more, most, _ = harder(**case)
-    narrow = replace(low, rate=low.rate._replace(high=high))
-    found = sharpen_estimate(narrow, *more, most_weights=most)
+def test_what_errors_of_the_network_may_explain_is_not_counted(options, high):
+    case, most, _ = harder(**options)
+    narrow = replace(case[0], rate=Estimate(0.0, 0.0, high))
+    found = sharpen_estimate(narrow, *case[1:], most_weights=most)
     assert is_as_before(found, narrow)
     assert HARDER not in [item.name for item in found.witnesses]
+
+
+def test_a_network_may_err_on_four_times_as_many_as_runs_differ_on_and_some_unseen():
+    for disagree, far, near in ((0.015, 0.04, 0.06), (0.0, 0.1068, 0.1074)):
+        case, most, _ = harder(disagree=disagree)
+        assert (case[3][0] != case[2][0]).mean() == 0.1075
+        for high, counts in ((far, [False, True]), (near, [True, False])):
+            narrow = replace(case[0], rate=Estimate(0.0, 0.0, high))
+            found = sharpen_estimate(narrow, *case[1:], most_weights=most)
+            assert counting(found) == counts
+
+
+def test_plants_between_classes_that_are_found_more_often_than_others_count_as_those():
+    case, most, _ = harder(found=1.0, found_easy=0.8)
+    found = sharpen_estimate(*case, most_weights=most)
+    assert found.rate == sharpen_estimate(*case).rate
+    assert found.rate.low < found.rate.value < found.rate.high
