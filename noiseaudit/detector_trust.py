@@ -13,10 +13,10 @@ from noiseaudit.planted_rounds import ODDS, PlantedRounds
 __all__ = ["AS_GOOD", "Trust", "trust_detectors"]
 
 AS_GOOD = 0.002
-"""AUROC of plants below the best, within which a detector is thought as good."""
+"""AUROC of plants, within which detectors are thought as good as each other."""
 
-_AS_GOOD_BETWEEN = 0.005  # likewise of plants between classes, of which there are fewer
-_ERRORS = 3.0  # standard errors by which others beat the odds of left-out predictions
+_AS_GOOD_BETWEEN = 0.005  # likewise below the best of plants between classes, which are fewer
+_ERRORS = 3.0  # standard errors, too, by which others beat the odds of left-out predictions
 _NETWORK_ERRORS = 2.0  # likewise those of a network
 
 
@@ -52,10 +52,11 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     Weak members spoil a combination, so those join that find the plants as well as the best, and
     of these the ones that are as good at the harder plants, between classes. But plants are few,
     and the best of many detectors owes some of it to chance. So label odds lead unless the first of
-    these beats them by more than that: by three standard errors where they are those of left-out
+    these is better than as good, and by three standard errors, where they are those of left-out
     predictions, and so calibrated; by two, at either kind of plants, where predictions are a
     network's, which has seen the labels, and only what mistakes are common is left-out ones'.
-    Where that is the network's word, too, they are a detector like others.
+    Where that is the network's word, too, they are a detector like others. (Of eight that are
+    equals one is better by two standard errors in one data set of five.)
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -85,7 +86,7 @@ def _odds_lead(
     easy: Mapping[str, _Placements],
     hard: Mapping[str, _Placements],
 ) -> bool:
-    """Whether label odds are of left-out predictions, and not beaten by that detector."""
+    """Whether label odds rest on left-out predictions, and that detector does not beat them."""
     if rounds.odds_channel is not None:
         return not _beats(easy[first], easy[ODDS], _ERRORS)
     return rounds.left_out is not None and not any(
@@ -128,10 +129,11 @@ def _place(
 
 
 def _beats(one: _Placements, other: _Placements, errors: float) -> bool:
-    """Whether its AUROC is higher by more than so many standard errors."""
+    """Whether its AUROC is higher by more than so many standard errors, and not as good."""
     if not len(one.values):
         return False
     shares = one.weights / one.weights.sum()
     difference = one.values - other.values
     mean = shares @ difference
-    return bool(mean > errors * np.sqrt(shares**2 @ (difference - mean) ** 2))
+    chance = errors * np.sqrt(shares**2 @ (difference - mean) ** 2)
+    return bool(mean > max(chance, AS_GOOD))

@@ -93,3 +93,14 @@ def test_where_no_plant_counts_nothing_beats_the_odds():
     bad, _, _ = make_rounds(**{ODDS: lambda wrong, noise: wrong + noise[0]})
     blank = replace(left_out(bad), weights=np.zeros_like(bad.weights))
     assert trust_detectors(blank).trusted[0] == ODDS
+
+
+def test_what_is_as_good_beats_no_odds_however_sure():
+    found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: noise[2] + 5 * wrong})
+    found = replace(left_out(found), most_weights=found.weights)
+    found.suspicions[ODDS][1, np.flatnonzero(found.is_planted[1])] -= 0.05  # each a little lower
+    trust = trust_detectors(found)
+    assert 0 < trust.auroc["good"] - trust.auroc[ODDS] < AS_GOOD
+    assert trust.trusted == (ODDS, "good")
+    network = replace(found, left_out=found.odds_channel, odds_channel=None)
+    assert trust_detectors(network).trusted == (ODDS, "good")
