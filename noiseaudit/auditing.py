@@ -77,12 +77,12 @@ def audit(
 ) -> AuditReport:
     """Train on the labels as given, score every example, rank, and say how many are wrong.
 
-    Cost: one training run; as much again for the verdict (of encoded pictures up to four times a
-    ridge on their embeddings); `folds` more for detectors that need out-of-sample
-    `pred_probs`, and `runs` on a share of the data for those that need C-scores; the other
-    detectors take milliseconds, but for "curvature", which takes 1.2 times as long as the training
-    run on top of it (`cnn`, one probe; `benchmarks/curvature.py`). Looking for duplicates: see
-    `find_duplicates`.
+    Cost: one training run; as much again for the verdict, and a ridge on at most 10,000 examples
+    (of encoded pictures up to four ridges on their embeddings alone); `folds` more for detectors
+    that need out-of-sample `pred_probs`, and `runs` on a share of the data for those that need
+    C-scores; the other detectors take milliseconds, but for "curvature", which takes 1.2 times as
+    long as the training run on top of it (`cnn`, one probe; `benchmarks/curvature.py`). Looking for
+    duplicates: see `find_duplicates`.
 
     Args:
         source: a `LabeledDataset`, or anything that `load` accepts.

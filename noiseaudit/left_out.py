@@ -2,7 +2,8 @@
 
 A network has seen every label and believes some of the wrong ones. A ridge regression on the same
 inputs is a weaker model, but left out exactly and cheaply: what its sure predictions contradict
-counts the wrong labels anew. Copies of an example, though, have its label.
+counts the wrong labels anew, and says which classes are taken for which. Copies of an example,
+though, have its label.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class PlantedRounds:
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
         most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
         is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
-        left_out: of such a run, the channel by other predictions that have not seen the label,
-            `left_out_channel`; None where those say too little.
+        left_out: of such a run without an `odds_channel`, the channel by other predictions that
+            have not seen the label, `left_out_channel`; None where those say too little.
         odds_channel: from true to given labels, that `label_odds` of the run without plants are of,
             if of left-out predictions: of encoded pictures, and of vectors that a network is
             trained on, which have a ridge of their own; else None.
@@ -139,7 +139,9 @@ def run_planted_rounds(
 
     Pairs of classes are drawn as they are confused in the labels, so that plants are as hard as the
     mistakes that are there. There is one round, which is a training run and the ranking; of encoded
-    pictures up to four, each a ridge on the embeddings. With a network goes a `left_out_channel`.
+    pictures up to four, each a ridge on the embeddings.
+
+    Cost: of those; of networks on pictures that of `left_out_channel` too, every time.
 
     Args:
         dataset: with the labels as given.
@@ -158,8 +160,8 @@ def run_planted_rounds(
         raise UsageError(f"no planted rounds: {why}")
     judged = judged_by_plants(detectors, dataset)
     is_left_out = scores.left_out_probs is not None
-    has_seen = not is_left_out and scores.odds_channel is None
-    left_out = left_out_channel(dataset) if has_seen else None
+    has_other = is_left_out or scores.odds_channel is not None
+    left_out = None if has_other else left_out_channel(dataset)
     channel, was_right = _channel(scores, given, left_out)
     rounds, share = _rounds(dataset)
     plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
@@ -265,7 +267,8 @@ def _channel(
 
     Left-out predictions are probabilities; a model that has seen the labels is taken at its word,
     its likeliest class for the true one. Which pairs are confused other predictions tell better:
-    counted, what the model confuses is taken for what was written down wrong.
+    counted, what the model confuses is taken for what was written down wrong. Where they find less
+    than one wrong label, no pair is more common than another.
     """
     probs = scores.pred_probs
     some = _sample(probs)
@@ -273,7 +276,9 @@ def _channel(
         likely = [probs[part].argmax(axis=1) == given[part] for part in row_blocks(*probs.shape)]
         channel = count_label_channel(probs[some], given[some])
         if left_out is not None:
-            channel = replace(channel, transition=left_out.transition, joint=left_out.joint)
+            finds_any = left_out.rate * len(given) >= 1
+            joint = left_out.joint if finds_any else np.diag(np.diag(left_out.joint))
+            channel = replace(channel, transition=left_out.transition, joint=joint)
         return channel, np.concatenate(likely).astype(np.float64)
     channel = fit_label_channel(log_of_probs(probs[some]), given[some])
     was_right = [

@@ -125,7 +125,11 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     witnesses = (Witness("plants", 0.01, counts=False), Witness(HARDER, 0.1))
     harder = replace(clean, estimate=replace(clean.estimate, witnesses=witnesses))
     (caution,) = verdict_summary(harder, wrong).cautions
-    assert "they may be right, and about 30 wrong" in caution
+    assert "then about 30 are wrong. Your decisions" in caution
+    assert "about 0 if mistakes fall on any example: a rough" in verdict_sentence(rough)
+    both = replace(rough, estimate=replace(rough.estimate, witnesses=witnesses))
+    assert "about 0: a rough number" in verdict_sentence(both)
+    assert [" Your decisions" in text for text in verdict_summary(both, wrong).cautions] == [0, 1]
 
 
 def test_what_takes_further_trainings_is_not_judged():
@@ -197,6 +201,25 @@ def test_what_is_confused_predictions_tell_that_have_not_seen_the_label(noisy_di
     np.testing.assert_allclose(rounds.suspicions[ODDS][0], want)
 
 
+@pytest.mark.parametrize("rate", [0.1, 1e-5])
+def test_where_they_find_no_wrong_label_plants_are_even(noisy_digits, monkeypatch, rate):
+    k, kept = 10, {}
+    joint = np.eye(k) * (1 - rate) / k
+    joint[0, 1] = rate  # as left-out predictions leave some of, however few there are
+    channel = na.LabelChannel(1.0, joint / joint.sum(axis=1, keepdims=True) + 1e-9, joint)
+    monkeypatch.setattr("noiseaudit.planted_rounds.left_out_channel", lambda _: channel)
+    monkeypatch.setattr(
+        "noiseaudit.auditing.reach_verdict",
+        lambda rounds, *args, **options: (
+            kept.update(r=rounds) or reach_verdict(rounds, *args, **options)
+        ),
+    )
+    na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
+    plants = kept["r"].weights[1] > 0
+    pair = (kept["r"].given == 0) & (kept["r"].labels[1] == 1) & plants
+    assert (pair.sum() > 0.3 * plants.sum()) == (rate > 0.01)
+
+
 def test_vectors_have_a_channel_of_their_own_whose_odds_are_calibrated(monkeypatch):
     random = np.random.default_rng(1)
     true = random.integers(0, 4, 3000)
@@ -205,6 +228,9 @@ def test_vectors_have_a_channel_of_their_own_whose_odds_are_calibrated(monkeypat
     wrong = noisy.is_corrupted
     monkeypatch.setattr(
         "noiseaudit.verdict.sharpen_estimate", lambda *_, **__: pytest.fail("of networks alone")
+    )
+    monkeypatch.setattr(
+        "noiseaudit.planted_rounds.left_out_channel", lambda _: pytest.fail("has one already")
     )
     found = na.audit(noisy.dataset, epochs=20, threads=1, duplicates=False).verdict.estimate
     assert found.rate.value == pytest.approx(wrong.mean(), rel=0.1)  # measured 8%
