@@ -78,9 +78,9 @@ def _cautions(verdict: Verdict, issues: int) -> list[str]:
     if _counts_harder(verdict):
         fewer = round(estimate.witnesses[0].rate * len(verdict.ranking))
         cautions.append(
-            "More labels are contradicted than mistakes as easy to find as planted flips explain: "
-            "they may be on examples between two classes. Where an example does not show its class "
-            f"its label may be right; then about {fewer:,} are wrong."
+            "Two trainings contradict more labels than mistakes like the planted flips explain: "
+            "most may be on examples between two classes. Where an example does not show its class "
+            f"its label may be right; of the others about {fewer:,} are wrong."
         )
     if not estimate.is_close:
         cautions.append(

@@ -125,7 +125,7 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     witnesses = (Witness("plants", 0.01, counts=False), Witness(HARDER, 0.1))
     harder = replace(clean, estimate=replace(clean.estimate, witnesses=witnesses))
     (caution,) = verdict_summary(harder, wrong).cautions
-    assert "then about 30 are wrong. Your decisions" in caution
+    assert "of the others about 30 are wrong. Your decisions" in caution
     assert "about 0 if mistakes fall on any example: a rough" in verdict_sentence(rough)
     both = replace(rough, estimate=replace(rough.estimate, witnesses=witnesses))
     assert "about 0: a rough number" in verdict_sentence(both)
