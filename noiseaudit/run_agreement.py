@@ -204,9 +204,7 @@ def _of_harder(runs: _Runs, fit: Estimate) -> _Found | None:
     """The count alone, by harder plants, if nothing else explains what the runs contradict."""
     errors = _ALL_ERRORS * runs.disagree + _UNSEEN / runs.size
     recall = min(runs.recall, runs.hard_recall)
-    if runs.is_weak or errors >= runs.recall.value or recall.low <= runs.differs:
-        return None
-    if fit.high >= runs.rate(errors):
+    if runs.is_weak or recall.low <= runs.differs or fit.high >= runs.rate(errors):
         return None
     rate = runs.rate(runs.errors, recall.value)
     return _Found(Estimate(rate, fit.low, runs.rate(0.0, recall.low)), (False, True, False))
