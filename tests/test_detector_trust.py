@@ -68,6 +68,9 @@ def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shif
     assert trust.trusted[0] == "good"  # of a network alone they are a detector like others
     assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (len(trusted) == 2)
     assert trust_detectors(left_out(found)).trusted == trusted
+    # A network's have to be nearer: two standard errors, not three.
+    network = replace(found, left_out=left_out(found).odds_channel)
+    assert (trust_detectors(network).trusted[0] == ODDS) == (len(trusted) == 2)
 
 
 @pytest.mark.parametrize("kind", ["weights", "most_weights"])
