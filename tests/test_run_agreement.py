@@ -234,9 +234,11 @@ def test_where_nothing_is_wrong_no_label_is_flagged():
     assert found.threshold(0.9).count == 0
 
 
-def test_on_digits_it_is_within_the_interval_of_the_plants_and_narrower(noisy_digits, monkeypatch):
+def test_on_digits_it_is_within_the_interval_of_the_plants_and_narrower(
+    noisy_digits, monkeypatch, tmp_path
+):
     dataset, clean = noisy_digits
-    options = {"threads": 1, "duplicates": False, "encoder": "none"}
+    options = {"out": tmp_path / "o", "threads": 1, "duplicates": False, "encoder": "none"}
     sharp = na.audit(dataset, **options).verdict.estimate
     monkeypatch.setattr("noiseaudit.verdict.sharpen_estimate", lambda estimate, *_, **__: estimate)
     plain = na.audit(dataset, **options).verdict.estimate
