@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 import noiseaudit as na
 from noiseaudit.label_noise import flip_uniform
@@ -16,7 +17,11 @@ from noiseaudit.label_noise import flip_uniform
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
+    """Two workers have two cores: neither torch, nor NumPy's algebra, nor a command takes more."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
