@@ -51,12 +51,11 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
 
     Weak members spoil a combination, so those join that find the plants as well as the best, and
     of these the ones that are as good at the harder plants, between classes. But plants are few,
-    and the best of many detectors owes some of it to chance. So label odds lead unless the first of
-    these is better than as good, and by three standard errors, where they are those of left-out
-    predictions, and so calibrated; by two, at either kind of plants, where predictions are a
-    network's, which has seen the labels, and only what mistakes are common is left-out ones'.
-    Where that is the network's word, too, they are a detector like others. (Of eight that are
-    equals one is better by two standard errors in one data set of five.)
+    and the best of many detectors owes some of it to chance. So label odds lead, unless the first
+    of these is better by more than `AS_GOOD` and by three standard errors, where they are those of
+    left-out predictions, and so calibrated; by two, at either kind of plants, where predictions are
+    a network's, which has seen the labels, and left-out ones tell which mistakes are common. Where
+    the network tells that, too, they are a detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -129,7 +128,7 @@ def _place(
 
 
 def _beats(one: _Placements, other: _Placements, errors: float) -> bool:
-    """Whether its AUROC is higher by more than so many standard errors, and not as good."""
+    """Whether its AUROC is higher by more than so many standard errors, and than `AS_GOOD`."""
     if not len(one.values):
         return False
     shares = one.weights / one.weights.sum()

@@ -141,7 +141,8 @@ def run_planted_rounds(
     mistakes that are there. There is one round, which is a training run and the ranking; of encoded
     pictures up to four, each a ridge on the embeddings.
 
-    Cost: of those; of networks on pictures that of `left_out_channel` too, every time.
+    Cost: of those; and of `left_out_channel` where a network has no left-out predictions beside it,
+    in a run that goes on, too.
 
     Args:
         dataset: with the labels as given.

@@ -26,7 +26,7 @@ _BELIEVED = 0.05  # of the plants at least are then predicted as labelled, or ne
 _SLOPE = 3.0  # of log odds of an error on label odds
 _MORE_ERRORS = 2.0  # times those expected, or half: what a count is weighted by
 _MOST_ERRORS = 3.0  # at most, and of what weak networks differ on; weighs counts that are ruled out
-_LEAST_ERRORS, _ALL_ERRORS = 0.5, 4.0  # times what runs of any network differ on
+_ERRORS_FROM, _ERRORS_TO = 0.5, 4.0  # times what runs differ on: how often a network errs
 _CONFIRMED = 3.0  # standard errors of left-out predictions from the count
 _WEAK = 2.0  # likewise from none, and from the fit; for weak networks
 _INTERVAL = 1.96  # likewise: 95%
@@ -77,7 +77,7 @@ def sharpen_estimate(
     times. Log odds are those of the fit where that is within two standard errors. A fit that is
     further below is one that misses what is believed, and the network is taken for a steady one.
 
-    Mistakes on examples between two classes look like right labels there: the fit, and left-out
+    Mistakes on examples between two classes look like right labels: the fit, and left-out
     predictions, hardly count them. Where networks are not weak, and even f = 4 e leaves more wrong
     labels than the fit's interval allows, the rate is the count, R that of plants between classes.
     On data that nothing was done to f was at most 3.4 times e (digits and 10,000 of MNIST, also in
@@ -98,7 +98,7 @@ def sharpen_estimate(
         labels: (r + 1, n) int64, given labels, and those of r runs with plants.
         predicted: (r + 1, n) int64, the likeliest class by those runs, on average over training.
         weights: (r + 1, n) float64, how much each plant counts.
-        most_weights: (r + 1, n) likewise, of plants between classes.
+        most_weights: (r + 1, n) float64, likewise of plants between classes.
         left_out: channel from true to given labels by predictions that have not seen the label;
             None if they say nothing.
         seed: of the draws from the interval.
@@ -118,9 +118,9 @@ def sharpen_estimate(
     if found is None and (found := _of_harder(runs, fit)):
         others[0] = Witness(HARDER, found.rate.value)
     counts = found.counts if found else (True, False, False)
+    told = [*estimate.witnesses, *others]  # left-out predictions only where they were asked
     witnesses = tuple(
-        item._replace(counts=is_part)
-        for item, is_part in zip([*estimate.witnesses, *others], counts, strict=False)
+        item._replace(counts=is_part) for item, is_part in zip(told, counts, strict=False)
     )
     if found is None:
         return replace(estimate, witnesses=witnesses)
@@ -192,7 +192,7 @@ def _of_weak(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None
     band, rate = channel_rate(channel, _WEAK), channel_rate(channel, _INTERVAL)
     if fit.value < band.low:  # it misses what is believed
         return _of_steady(runs, fit, channel)
-    least, most = _LEAST_ERRORS * runs.disagree, _ALL_ERRORS * runs.disagree
+    least, most = _ERRORS_FROM * runs.disagree, _ERRORS_TO * runs.disagree
     if band.low == 0 or not runs.rate(most) <= rate.value <= runs.rate(least):
         return None
     low = min(rate.low, runs.rate(_MOST_ERRORS * runs.disagree, runs.recall.high))
@@ -202,7 +202,7 @@ def _of_weak(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None
 
 def _of_harder(runs: _Runs, fit: Estimate) -> _Found | None:
     """The count alone, by harder plants, if nothing else explains what the runs contradict."""
-    errors = _ALL_ERRORS * runs.disagree + _UNSEEN / runs.size
+    errors = _ERRORS_TO * runs.disagree + _UNSEEN / runs.size
     recall = min(runs.recall, runs.hard_recall)
     if runs.is_weak or recall.low <= runs.differs or fit.high >= runs.rate(errors):
         return None

@@ -12,11 +12,17 @@ from noiseaudit.label_channel import LabelChannel
 from noiseaudit.planted_rounds import ODDS
 from tests._data import make_rounds
 
+CHANNEL = LabelChannel(scale=1.0, transition=np.eye(4), joint=np.eye(4) / 4)
+
 
 def left_out(found):
     """The same, where label odds are those of left-out predictions."""
-    channel = LabelChannel(scale=1.0, transition=np.eye(4), joint=np.eye(4) / 4)
-    return replace(found, odds_channel=channel)
+    return replace(found, odds_channel=CHANNEL)
+
+
+def of_network(found):
+    """The same, where left-out predictions tell a network's odds which mistakes are common."""
+    return replace(found, left_out=CHANNEL)
 
 
 def test_to_put_plants_above_wrong_labels_is_no_merit():
@@ -69,27 +75,24 @@ def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shif
     assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (len(trusted) == 2)
     assert trust_detectors(left_out(found)).trusted == trusted
     # A network's have to be nearer: two standard errors, not three.
-    network = replace(found, left_out=left_out(found).odds_channel)
-    assert (trust_detectors(network).trusted[0] == ODDS) == (len(trusted) == 2)
+    assert (trust_detectors(of_network(found)).trusted[0] == ODDS) == (len(trusted) == 2)
 
 
 @pytest.mark.parametrize("kind", ["weights", "most_weights"])
 def test_odds_of_a_network_lead_unless_beaten_at_either_kind_of_plants(kind):
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: 4.5 * wrong + noise[0]})
-    channel = LabelChannel(scale=1.0, transition=np.eye(4), joint=np.eye(4) / 4)
-    found = replace(found, left_out=channel)
     hard = np.flatnonzero(found.is_planted[1])[:50]
     found.weights[1, hard], found.most_weights[1, hard] = 0, 1
-    assert trust_detectors(replace(found, left_out=None)).trusted[0] == "good"
-    assert trust_detectors(found).trusted[0] == ODDS
+    assert trust_detectors(found).trusted[0] == "good"
+    assert trust_detectors(of_network(found)).trusted[0] == ODDS
     found.suspicions[ODDS][1, getattr(found, kind)[1] > 0] -= 1.5
-    assert trust_detectors(found).trusted == ("good",)
+    assert trust_detectors(of_network(found)).trusted == ("good",)
 
 
 def test_odds_that_were_not_asked_for_do_not_lead():
-    assert trust_detectors(left_out(make_rounds()[0])).trusted == ("good",)
-    found = replace(make_rounds()[0], left_out=left_out(make_rounds()[0]).odds_channel)
-    assert trust_detectors(found).trusted == ("good",)
+    found, _, _ = make_rounds()
+    assert trust_detectors(left_out(found)).trusted == ("good",)
+    assert trust_detectors(of_network(found)).trusted == ("good",)
 
 
 def test_where_no_plant_counts_nothing_beats_the_odds():
@@ -100,10 +103,9 @@ def test_where_no_plant_counts_nothing_beats_the_odds():
 
 def test_what_is_as_good_beats_no_odds_however_sure():
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: noise[2] + 5 * wrong})
-    found = replace(left_out(found), most_weights=found.weights)
+    found = replace(found, most_weights=found.weights)
     found.suspicions[ODDS][1, np.flatnonzero(found.is_planted[1])] -= 0.05  # each a little lower
-    trust = trust_detectors(found)
-    assert 0 < trust.auroc["good"] - trust.auroc[ODDS] < AS_GOOD
-    assert trust.trusted == (ODDS, "good")
-    network = replace(found, left_out=found.odds_channel, odds_channel=None)
-    assert trust_detectors(network).trusted == (ODDS, "good")
+    for kind in (left_out, of_network):
+        trust = trust_detectors(kind(found))
+        assert 0 < trust.auroc["good"] - trust.auroc[ODDS] < AS_GOOD
+        assert trust.trusted == (ODDS, "good")

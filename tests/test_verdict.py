@@ -176,48 +176,46 @@ def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits,
     assert asked[0].rate == pytest.approx(wrong.mean(), rel=0.3)
 
 
-def test_what_is_confused_predictions_tell_that_have_not_seen_the_label(noisy_digits, monkeypatch):
-    k, kept = 10, {}
-    joint = np.full((k, k), 1e-9)
-    joint[np.arange(k), (np.arange(k) + 1) % k] = 0.02  # a label is taken for the next one
-    joint += np.eye(k) * (1 - joint.sum()) / k
-    channel = na.LabelChannel(3.0, joint / joint.sum(axis=1, keepdims=True), joint, slopes=0.5)
+def rounds_of_an_audit(noisy_digits, monkeypatch, channel):
+    """The planted rounds where left-out predictions tell this, and the audit's report."""
+    kept = []
     monkeypatch.setattr("noiseaudit.planted_rounds.left_out_channel", lambda _: channel)
 
     def spy(rounds, *args, **options):
-        kept["rounds"] = rounds
+        kept.append(rounds)
         return reach_verdict(rounds, *args, **options)
 
     monkeypatch.setattr("noiseaudit.auditing.reach_verdict", spy)
     report = na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
-    rounds = kept["rounds"]
-    assert rounds.left_out is channel
-    plants = rounds.weights > 0
-    to_next = rounds.labels[plants] == (np.stack([rounds.given] * 2)[plants] + 1) % k
+    return kept[0], report
+
+
+def test_what_is_confused_predictions_tell_that_have_not_seen_the_label(noisy_digits, monkeypatch):
+    k = 10
+    joint = np.full((k, k), 1e-9)
+    joint[np.arange(k), (np.arange(k) + 1) % k] = 0.02  # a label is taken for the next one
+    joint += np.eye(k) * (1 - joint.sum()) / k
+    channel = na.LabelChannel(3.0, joint / joint.sum(axis=1, keepdims=True), joint, slopes=0.5)
+    found, report = rounds_of_an_audit(noisy_digits, monkeypatch, channel)
+    assert found.left_out is channel
+    plants = found.weights[1] > 0
+    to_next = found.labels[1, plants] == (found.given[plants] + 1) % k
     assert to_next.mean() > 0.7  # a quarter goes to any class
     # But the network's probabilities need no other scale.
     asked = na.LabelChannel(1.0, channel.transition, joint)
-    want, _ = asked.log_odds(log_of_probs(report.pred_probs), rounds.given)
-    np.testing.assert_allclose(rounds.suspicions[ODDS][0], want)
+    want, _ = asked.log_odds(log_of_probs(report.pred_probs), found.given)
+    np.testing.assert_allclose(found.suspicions[ODDS][0], want)
 
 
 @pytest.mark.parametrize("rate", [0.1, 1e-5])
 def test_where_they_find_no_wrong_label_plants_are_even(noisy_digits, monkeypatch, rate):
-    k, kept = 10, {}
-    joint = np.eye(k) * (1 - rate) / k
+    joint = np.eye(10) * (1 - rate) / 10
     joint[0, 1] = rate  # as left-out predictions leave some of, however few there are
     channel = na.LabelChannel(1.0, joint / joint.sum(axis=1, keepdims=True) + 1e-9, joint)
-    monkeypatch.setattr("noiseaudit.planted_rounds.left_out_channel", lambda _: channel)
-    monkeypatch.setattr(
-        "noiseaudit.auditing.reach_verdict",
-        lambda rounds, *args, **options: (
-            kept.update(r=rounds) or reach_verdict(rounds, *args, **options)
-        ),
-    )
-    na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
-    plants = kept["r"].weights[1] > 0
-    pair = (kept["r"].given == 0) & (kept["r"].labels[1] == 1) & plants
-    assert (pair.sum() > 0.3 * plants.sum()) == (rate > 0.01)
+    found, _ = rounds_of_an_audit(noisy_digits, monkeypatch, channel)
+    plants = found.weights[1] > 0
+    of_pair = (found.given[plants] == 0) & (found.labels[1, plants] == 1)
+    assert (of_pair.mean() > 0.3) == (rate > 0.01)
 
 
 def test_vectors_have_a_channel_of_their_own_whose_odds_are_calibrated(monkeypatch):
