@@ -19,12 +19,12 @@ with seed 0 and on 5,000 of MNIST; whom to trust (two tolerances of AUROC, among
 that label odds of left-out predictions lead) on cells of all sets but `cifar10n`; that those of
 networks lead, too, and by which channel, on digits and MNIST with seed 0 and Fashion-MNIST with
 seeds 0 and 1; when left-out predictions are asked (`run_agreement`) with the 40% and low-noise
-cells of MNIST in view; that they count alone for weak networks on Fashion-MNIST with seed 0, and
-that a fit far below them stops that after its other seeds and 40% noise in MNIST had been seen; how
-often a network may err on clean data alone, but that harder mistakes are counted, and by what, with
-instance noise in digits and MNIST in view; the priors of the error curve of held-out predictions on
-all cells of embedded photographs and CIFAR-10, and on pixels of digits and of Fashion-MNIST, seeds
-0 and 1 (with 5,000 of MNIST in view when the last two were told apart).
+cells of MNIST in view; that the support of contradicted labels counts for weak networks, and which
+those are, on Fashion-MNIST with seed 0, how much of it right labels have on clean data and on those
+cells; how often a network may err on clean data alone, but that harder mistakes are counted, and by
+what, with instance noise in digits and MNIST in view; the priors of the error curve of held-out
+predictions on all cells of embedded photographs and CIFAR-10, and on pixels of digits and of
+Fashion-MNIST, seeds 0 and 1 (with 5,000 of MNIST in view when the last two were told apart).
 `cifar10n` takes human labels instead (`cifar10n.npz#aggre_label` and `#worse_label`).
 """
 

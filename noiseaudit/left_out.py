@@ -8,6 +8,8 @@ though, have its label.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,21 +17,36 @@ from noiseaudit._rows import row_blocks, spread_rows
 from noiseaudit.dataset import LabeledDataset
 from noiseaudit.label_channel import LabelChannel, fit_label_channel
 from noiseaudit.picture_vectors import shrink_pictures
-from noiseaudit.ridge import leave_one_out
+from noiseaudit.ridge import leave_one_out, probs_of_scores
 
-__all__ = ["left_out_channel"]
+__all__ = ["LeftOut", "predict_left_out"]
 
 _SAMPLE = 10_000  # examples
 _SAMPLE_ELEMENTS = 2**25  # of long vectors; as many as 10,000 pictures have, shrunk
-_MOST_ERRORS = 0.2  # of all predictions, beside wrong labels: beyond, a ridge says too little
+_MOST_ERRORS = 0.25  # of all predictions, beside wrong labels: beyond, a ridge says too little
 _BLIND = 0.9  # of the labels that the commonest class alone contradicts: a ridge must do better
 
 
-def left_out_channel(dataset: LabeledDataset) -> LabelChannel | None:
-    """The channel from true to given labels, by a kernel ridge on the inputs; None of a weak one.
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """What predictions that have not seen the label say of m of the examples.
+
+    Attributes:
+        rows: (m,) int64, which.
+        probs: (m, k) float32 in [0, 1], of the right class.
+        channel: from true to given labels.
+    """
+
+    rows: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    channel: LabelChannel
+
+
+def predict_left_out(dataset: LabeledDataset) -> LeftOut | None:
+    """By a kernel ridge on the inputs, of at most 10,000 examples; None if it is weak.
 
     Pictures are shrunk to at most 32 pixels a side. Weak is a ridge whose predictions contradict a
-    fifth of all labels beyond those it counts as wrong, as on colour photographs, or that hardly
+    quarter of all labels beyond those it counts as wrong, as on colour photographs, or that hardly
     does better than the commonest class.
 
     Cost: `leave_one_out` and `fit_label_channel` of at most 10,000 examples: 4 s for as many
@@ -43,7 +60,9 @@ def left_out_channel(dataset: LabeledDataset) -> LabelChannel | None:
     if differs >= _BLIND * (1 - np.bincount(given).max() / len(given)):
         return None
     channel = fit_label_channel(scores, given)
-    return channel if differs - channel.rate <= _MOST_ERRORS else None
+    if differs - channel.rate > _MOST_ERRORS:
+        return None
+    return LeftOut(some, probs_of_scores(scores, given, of="right"), channel)
 
 
 def _sample_size(dataset: LabeledDataset) -> int:

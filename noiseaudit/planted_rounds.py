@@ -23,10 +23,11 @@ from noiseaudit.label_channel import (
     fit_label_channel,
     log_of_probs,
 )
-from noiseaudit.left_out import left_out_channel
+from noiseaudit.left_out import LeftOut, predict_left_out
 from noiseaudit.planted_flips import pair_weights, plant_flips, plant_rivals
 from noiseaudit.ranking import Ranking
 from noiseaudit.scoring import Scores, rank_embeddings, score_examples
+from noiseaudit.seeding import derive_seed
 from noiseaudit.training.plan import TrainingPlan
 
 __all__ = ["ODDS", "PlantedRounds", "judged_by_plants", "run_planted_rounds", "why_no_rounds"]
@@ -65,8 +66,8 @@ class PlantedRounds:
         weights: (r + 1, n) float64, how much each plant counts; 0 where there is none.
         most_weights: (r + 1, n) float64, likewise of plants between classes: `plant_rivals`.
         is_left_out: whether predictions are left-out ones, and not of a run that saw the labels.
-        left_out: of such a run without an `odds_channel`, the channel by other predictions that
-            have not seen the label, `left_out_channel`; None where those say too little.
+        left_out: of such a run without an `odds_channel`, other predictions that have not seen the
+            label, `predict_left_out`; None where those say too little.
         odds_channel: from true to given labels, that `label_odds` of the run without plants are of,
             if of left-out predictions: of encoded pictures, and of vectors that a network is
             trained on, which have a ridge of their own; else None.
@@ -83,7 +84,7 @@ class PlantedRounds:
     weights: NDArray[np.float64]
     most_weights: NDArray[np.float64]
     is_left_out: bool
-    left_out: LabelChannel | None
+    left_out: LeftOut | None
     odds_channel: LabelChannel | None
     seconds: float
 
@@ -138,10 +139,11 @@ def run_planted_rounds(
     """Plant, train and score, or reuse what `folder` holds of that.
 
     Pairs of classes are drawn as they are confused in the labels, so that plants are as hard as the
-    mistakes that are there. There is one round, which is a training run and the ranking; of encoded
+    mistakes that are there. There is one round, which is a training run and the ranking, with a
+    seed of its own, so that what the runs differ on says how sure the network is; of encoded
     pictures up to four, each a ridge on the embeddings.
 
-    Cost: of those; and of `left_out_channel` where a network has no left-out predictions beside it,
+    Cost: of those; and of `predict_left_out` where a network has no left-out predictions beside it,
     in a run that goes on, too.
 
     Args:
@@ -162,8 +164,8 @@ def run_planted_rounds(
     judged = judged_by_plants(detectors, dataset)
     is_left_out = scores.left_out_probs is not None
     has_other = is_left_out or scores.odds_channel is not None
-    left_out = None if has_other else left_out_channel(dataset)
-    channel, was_right = _channel(scores, given, left_out)
+    left_out = None if has_other else predict_left_out(dataset)
+    channel, was_right = _channel(scores, given, left_out.channel if left_out else None)
     rounds, share = _rounds(dataset)
     plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
     planted, most = _with_rivals(given, plain, channel, scores, plan.seed)
@@ -210,8 +212,9 @@ def _run_rounds(
         if dataset.encoder:
             runs.append(rank_embeddings(dataset.with_labels(labels), plan, detectors))
             continue
+        own = replace(plan, seed=derive_seed(plan.seed, "planted-round", number))
         again = _train_round(
-            dataset.with_labels(labels), plan, detectors, folder / f"round_{number}",
+            dataset.with_labels(labels), own, detectors, folder / f"round_{number}",
             resume=resume, progress=progress,
         )  # fmt: skip
         trained += again.run.training_seconds

@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 from noiseaudit.channel_rate import sharpen_by_channel
 from noiseaudit.detector_trust import trust_detectors
 from noiseaudit.errors import NoiseAuditWarning
+from noiseaudit.label_support import measure_support
 from noiseaudit.noise_estimate import NoiseEstimate, Threshold
 from noiseaudit.noise_estimation import estimate_noise
 from noiseaudit.planted_rounds import ODDS, PlantedRounds
@@ -149,9 +150,13 @@ def _sharpened(
     """
     if rounds.odds_channel is not None:
         return sharpen_by_channel(estimate, rounds.odds_channel, odds, rounds.given, seed=seed)
+    left_out = rounds.left_out
     return sharpen_estimate(
         estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
-        most_weights=rounds.most_weights, left_out=rounds.left_out, seed=seed,
+        most_weights=rounds.most_weights,
+        left_out=left_out.channel if left_out else None,
+        support=measure_support(left_out, rounds.labels, rounds.predicted) if left_out else None,
+        seed=seed,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from noiseaudit.detector_trust import AS_GOOD, trust_detectors
 from noiseaudit.evaluation import auroc
 from noiseaudit.label_channel import LabelChannel
+from noiseaudit.left_out import LeftOut
 from noiseaudit.planted_rounds import ODDS
 from tests._data import make_rounds
 
@@ -22,7 +23,8 @@ def left_out(found):
 
 def of_network(found):
     """The same, where left-out predictions tell a network's odds which mistakes are common."""
-    return replace(found, left_out=CHANNEL)
+    probs = np.full((len(found.given), 4), 0.25, np.float32)
+    return replace(found, left_out=LeftOut(np.arange(len(probs)), probs, CHANNEL))
 
 
 def test_to_put_plants_above_wrong_labels_is_no_merit():

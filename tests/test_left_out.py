@@ -5,38 +5,38 @@ import pytest
 
 import noiseaudit as na
 from noiseaudit import left_out
-from noiseaudit.left_out import left_out_channel
+from noiseaudit.left_out import predict_left_out
 from noiseaudit.ridge import leave_one_out
 
 
 @pytest.mark.parametrize("noise", ["uniform", "pair"])
 def test_wrong_labels_of_pictures_are_counted(noise):
     noisy = na.inject_noise(na.load("digits"), noise, rate=0.1, seed=3)
-    channel = left_out_channel(noisy.dataset)
+    channel = predict_left_out(noisy.dataset).channel
     assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 4%
     assert channel.deviation < 0.02
 
 
 def test_at_40_percent_noise_between_two_classes_it_counts_most():
     noisy = na.inject_noise(na.load("digits"), "pair", rate=0.4, seed=3)
-    assert 0.25 < left_out_channel(noisy.dataset).rate < 0.4  # measured 0.33
+    assert 0.25 < predict_left_out(noisy.dataset).channel.rate < 0.4  # measured 0.33
 
 
 def test_of_few_wrong_labels_not_the_first_fit_that_is_found_but_the_likeliest_is_taken(real_data):
     data = na.load("fashion_mnist", data_root=real_data, limit=5000)
-    channel = left_out_channel(na.inject_noise(data, "pair", rate=0.02, seed=0).dataset)
+    channel = predict_left_out(na.inject_noise(data, "pair", rate=0.02, seed=0).dataset).channel
     assert 0.01 < channel.rate < 0.035  # 0.040 from two starts
 
 
 def test_blocks_and_a_sample_change_little(monkeypatch):
     noisy = na.inject_noise(na.load("digits"), "uniform", rate=0.2, seed=3).dataset
-    whole = left_out_channel(noisy)
+    whole = predict_left_out(noisy).channel
     monkeypatch.setattr(
         left_out, "row_blocks", lambda n, _: [slice(s, s + 100) for s in range(0, n, 100)]
     )
-    assert left_out_channel(noisy).rate == whole.rate
+    assert predict_left_out(noisy).channel.rate == whole.rate
     monkeypatch.setattr(left_out, "_SAMPLE", 900)
-    assert left_out_channel(noisy).rate == pytest.approx(whole.rate, rel=0.25)
+    assert predict_left_out(noisy).channel.rate == pytest.approx(whole.rate, rel=0.25)
 
 
 def test_vectors_are_taken_as_they_are_and_a_weak_ridge_says_nothing(monkeypatch):
@@ -44,14 +44,14 @@ def test_vectors_are_taken_as_they_are_and_a_weak_ridge_says_nothing(monkeypatch
     labels = random.integers(0, 3, 600)
     told = (2.0 * random.standard_normal((600, 5)) + 6 * np.eye(3, 5)[labels]).astype(np.float32)
     given = np.where(random.random(600) < 0.1, (labels + 1) % 3, labels)
-    channel = left_out_channel(na.load((told, given)))
+    channel = predict_left_out(na.load((told, given))).channel
     assert channel.rate == pytest.approx((given != labels).mean(), abs=0.04)
     monkeypatch.setattr(left_out, "_SAMPLE_ELEMENTS", 5 * 400)
-    fewer = left_out_channel(na.load((told, given)))
+    fewer = predict_left_out(na.load((told, given))).channel
     assert fewer.rate == pytest.approx(channel.rate, abs=0.03)
     assert fewer.rate != channel.rate
     nothing = random.standard_normal((600, 5)).astype(np.float32)
-    assert left_out_channel(na.load((nothing, labels))) is None
+    assert predict_left_out(na.load((nothing, labels))) is None
 
 
 def test_a_ridge_that_errs_often_says_nothing():
@@ -60,17 +60,17 @@ def test_a_ridge_that_errs_often_says_nothing():
     near = random.standard_normal((900, 5)) + 1.3 * np.eye(3, 5)[labels]
     errors = leave_one_out(near, labels, 3).scores.argmax(axis=1) != labels
     assert 0.2 < errors.mean() < 0.4  # far better than the commonest class
-    assert left_out_channel(na.load((near.astype(np.float32), labels))) is None
+    assert predict_left_out(na.load((near.astype(np.float32), labels))) is None
 
 
 def test_one_class_says_nothing():
     inputs = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
     labels = np.arange(50) % 2
-    assert left_out_channel(na.load((inputs, labels)).with_labels(np.zeros(50, np.int64))) is None
+    assert predict_left_out(na.load((inputs, labels)).with_labels(np.zeros(50, np.int64))) is None
 
 
 def test_a_ridge_that_says_the_commonest_class_says_nothing():
     random = np.random.default_rng(0)
     nothing = random.standard_normal((1500, 6)).astype(np.float32)
     labels = (random.random(1500) < 0.1).astype(np.int64)
-    assert left_out_channel(na.load((nothing, labels))) is None
+    assert predict_left_out(na.load((nothing, labels))) is None

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import noiseaudit as na
+from noiseaudit.label_support import LabelSupport
 from noiseaudit.noise_estimate import Estimate
 from noiseaudit.noise_estimation import estimate_noise
-from noiseaudit.run_agreement import HARDER, sharpen_estimate
+from noiseaudit.run_agreement import HARDER, SUPPORT, sharpen_estimate
 
 N, K = 4000, 5
 
@@ -21,7 +22,7 @@ def runs(rate=0.1, error=0.01, disagree=0.01, seed=0):
     labels = np.stack([given, given])
     plants = random.permutation(np.flatnonzero(given == true))[:200]
     labels[1, plants] = (given[plants] + 2) % K
-    first = np.where(random.random(N) < error, (true + 2) % K, true)
+    first = np.where(random.random(N) < error, (true + 3) % K, true)
     predicted = np.stack([first, np.where(random.random(N) < disagree, (first + 1) % K, first)])
     odds = 2 * random.standard_normal(labels.shape) - 5 + 10 * (labels != true)
     suggested = np.where(labels == true, (labels + 1) % K, true)
@@ -39,6 +40,11 @@ def left_out(rate, deviation=0.01):
     """What predictions that have not seen the label say: so many wrong, 10% of that uncertain."""
     joint = np.eye(K) * (1 - rate) / K + (1 - np.eye(K)) * rate / (K * (K - 1))
     return na.LabelChannel(1.0, joint * K, joint, deviation=deviation)
+
+
+def support(right, error=0.01):
+    """As of contradicted labels of which such a share is right."""
+    return LabelSupport(0.02 + right * (0.55 * 0.5 - 0.02), 0.5, 0.02, error, 0.01)
 
 
 def counting(estimate):
@@ -106,7 +112,7 @@ def test_where_every_run_errs_on_the_same_examples_the_interval_says_that_they_m
     # Nothing tells those from wrong labels.
     wide, odds, labels, predicted, _ = runs(rate=0.02, error=0.15)
     narrow = replace(wide, rate=Estimate(0.02, 0.01, 0.03))
-    found = sharpened(narrow, odds, labels, predicted)
+    found = sharpened(narrow, odds, labels, predicted, support=support(0.5))
     assert found.rate.low == 0.01
     assert found.rate.value > 0.1
     assert found.threshold(0.9).precision.low < 0.2
@@ -122,9 +128,7 @@ def test_left_out_predictions_can_overrule_the_plants():
     assert found.rate.low <= wrong.mean() <= found.rate.high
     assert found.p_error.mean() == pytest.approx(found.rate.value)
     assert found.rate.low > 0.25
-    blind = sharpened(narrow, odds, labels, predicted, left_out=None)
-    assert blind.rate.low == 0.0
-    assert counting(blind) == [False, True]
+    assert is_as_before(sharpened(narrow, odds, labels, predicted, left_out=None), narrow)
     assert counting(found) == [False, True, True]
     assert found.witnesses[-1].rate == pytest.approx(0.26)
 
@@ -133,40 +137,59 @@ def test_steady_networks_are_confirmed_at_three_standard_errors():
     steady, *more, _ = runs(rate=0.3)
     narrow = replace(steady, rate=Estimate(0.02, 0.0, 0.1))
     assert counting(sharpened(narrow, *more, left_out=left_out(0.24))) == [False, True, True]
-    told = sharpened(narrow, *more, left_out=left_out(0.2))
+    told = sharpened(narrow, *more, left_out=left_out(0.2), support=support(0.1))
     assert counting(told) == [False, True, False]
     assert [round(item.rate, 1) for item in told.witnesses] == [0.3, 0.3, 0.2]
 
 
-def test_of_a_weak_network_left_out_predictions_alone_say_how_many():
-    wide, odds, labels, predicted, wrong = runs(rate=0.3, disagree=0.04)
-    found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.28))
-    assert found.rate.value == pytest.approx(0.28)
-    assert 0.2 < found.rate.low < 0.215 < 0.28 - 1.96 * 0.0297  # of three times what runs differ on
-    assert found.rate.high == pytest.approx(0.28 + 1.96 * 0.0297, abs=1e-3)
+def test_of_a_weak_network_the_support_of_contradicted_labels_says_how_many():
+    # A third of what it contradicts is right, on the same examples in both runs.
+    wide, odds, labels, predicted, wrong = runs(rate=0.2, error=0.12, disagree=0.04)
+    differs = predicted[0] != labels[0]
+    given = support(differs[~wrong].sum() / differs.sum())
+    found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.2), support=given)
+    assert found.rate.value == pytest.approx(wrong.mean(), rel=0.02)
+    want = given.rate(differs.mean(), 1.0)
+    np.testing.assert_allclose(found.rate, want, rtol=0.02)
     assert found.rate.low <= wrong.mean() <= found.rate.high
-    assert found.p_error.mean() == pytest.approx(0.28)
+    assert found.p_error.mean() == pytest.approx(found.rate.value)
     assert counting(found) == [False, False, True]
+    assert found.witnesses[-1] == (SUPPORT, found.rate.value, True)
+    without = sharpened(wide, odds, labels, predicted, left_out=left_out(0.2))
+    assert is_as_before(without, wide)
 
 
-def test_a_weak_network_errs_half_to_four_times_as_often_as_runs_differ():
-    wide, odds, labels, predicted, _ = runs(rate=0.3, disagree=0.04)  # so 0.177 to 0.291 are wrong
-    for rate, is_taken in ((0.165, False), (0.18, True), (0.285, True), (0.298, False)):
-        found = sharpened(wide, odds, labels, predicted, left_out=left_out(rate))
-        assert is_as_before(found, wide) != is_taken, rate
-    few, *more, _ = runs(rate=0.02, error=0.03, disagree=0.04)
-    for deviation, is_taken in ((0.0105, False), (0.009, True)):  # two standard errors from none
-        found = sharpened(few, *more, left_out=left_out(0.02, deviation))
-        assert is_as_before(found, few) != is_taken
+def test_a_network_whose_runs_differ_little_is_not_asked_for_support():
+    wide, odds, labels, predicted, _ = runs(rate=0.1)
+    found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.1), support=support(0.9))
+    assert found.rate == sharpened(wide, odds, labels, predicted).rate
+
+
+def test_where_support_does_not_tell_whether_any_label_is_wrong_a_fit_that_it_allows_stays():
+    wide, odds, labels, predicted, _ = runs(rate=0.02, error=0.1, disagree=0.04)
+    given = support(0.93)
+    rate = given.rate((predicted[0] != labels[0]).mean(), 1.0)
+    assert rate.low == 0 < rate.value < 0.03 < rate.high < 0.05
+    for value, stays in ((0.03, True), (0.05, False)):
+        fit = replace(wide, rate=Estimate(value, value - 0.01, value + 0.01))
+        found = sharpened(fit, odds, labels, predicted, left_out=left_out(0.01), support=given)
+        assert is_as_before(found, fit) == stays
+    assert found.rate.value == pytest.approx(rate.value, rel=0.02)
+    nothing = LabelSupport(0.2, 0.3, 0.2, 0.01, 0.01)  # no more support for right than for wrong
+    for fit in (wide, replace(wide, rate=Estimate(0.05, 0.04, 0.06))):
+        found = sharpened(fit, odds, labels, predicted, left_out=left_out(0.01), support=nothing)
+        assert is_as_before(found, fit)
 
 
 def test_the_fit_to_the_plants_of_a_weak_network_keeps_its_order_where_it_is_near():
     wide, odds, labels, predicted, _ = runs(rate=0.3, disagree=0.04)
-    near = replace(wide, rate=Estimate(0.31, 0.29, 0.33), p_error=wide.p_error[::-1].copy())
-    found = sharpened(near, odds, labels, predicted, left_out=left_out(0.27))
+    options = {"left_out": left_out(0.27), "support": support(0.1)}
+    near = replace(wide, rate=Estimate(0.28, 0.26, 0.3), p_error=wide.p_error[::-1].copy())
+    found = sharpened(near, odds, labels, predicted, **options)
+    assert counting(found) == [False, False, True]
     assert (np.diff(found.p_error[np.argsort(near.p_error, kind="stable")]) >= -1e-12).all()
-    far = replace(near, rate=Estimate(0.345, 0.33, 0.36))  # more than two standard errors off
-    found = sharpened(far, odds, labels, predicted, left_out=left_out(0.27))
+    far = replace(near, rate=Estimate(0.345, 0.33, 0.36))  # beyond the interval
+    found = sharpened(far, odds, labels, predicted, **options)
     assert (np.diff(found.p_error[np.argsort(odds)]) >= 0).all()
 
 
@@ -174,7 +197,8 @@ def test_a_fit_far_below_left_out_predictions_shows_that_labels_are_believed():
     wide, odds, labels, predicted, wrong = runs(rate=0.3, disagree=0.04)
     for value, is_weak in ((0.225, True), (0.2, False)):  # two standard errors are 0.056
         low = replace(wide, rate=Estimate(value, value - 0.01, value + 0.01))
-        found = sharpened(low, odds, labels, predicted, left_out=left_out(0.27))
+        options = {"left_out": left_out(0.27), "support": support(0.1)}
+        found = sharpened(low, odds, labels, predicted, **options)
         assert counting(found) == ([False, False, True] if is_weak else [True, True, True])
     assert 0.2 < found.rate.value < wrong.mean()
 
@@ -262,9 +286,14 @@ def harder(rate=0.1, disagree=0.005, found=0.7, found_easy=1.0):
     return (low, odds, labels, predicted, weights), most, wrong
 
 
+def counted(*case, **options):
+    """Where contradicted labels have little support."""
+    return sharpen_estimate(*case, support=support(0.4), **options)
+
+
 def test_what_nothing_else_explains_is_counted_by_plants_between_classes():
     case, most, wrong = harder()
-    found = sharpen_estimate(*case, most_weights=most)
+    found = counted(*case, most_weights=most)
     differs = (case[3][0] != case[2][0]).mean()  # all wrong labels, and few others
     assert found.rate.value == pytest.approx((differs - 0.005) / (0.7 - 0.005), rel=0.02)
     assert found.rate.low == 0.005  # of the fit: such labels may be right
@@ -274,12 +303,12 @@ def test_what_nothing_else_explains_is_counted_by_plants_between_classes():
     assert found.witnesses[1].name == HARDER
     assert found.witnesses[1].rate == found.rate.value
     # Left-out predictions take such labels for right, too, and do not count.
-    told = sharpen_estimate(*case, most_weights=most, left_out=left_out(0.001))
+    told = counted(*case, most_weights=most, left_out=left_out(0.001))
     assert told.rate == found.rate
     assert counting(told) == [False, True, False]
     # Without plants between classes all plants say how many are found.
     for nothing in (None, np.zeros_like(most)):
-        plain = sharpen_estimate(*case, most_weights=nothing)
+        plain = counted(*case, most_weights=nothing)
         assert plain.rate.value == pytest.approx(wrong.mean(), rel=0.05)
 
 
@@ -287,7 +316,6 @@ def test_what_nothing_else_explains_is_counted_by_plants_between_classes():
     ("options", "high"),
     [
         ({}, 0.09),  # the fit's interval allows what four times the errors leave
-        ({"rate": 0.3, "disagree": 0.03}, 0.02),  # a weak network takes doubtful labels for wrong
         ({"found": 0.12}, 0.02),  # plants between classes are believed as often as all else
         ({"rate": 0.3, "disagree": 0.24, "found_easy": 0.9}, 0.02),  # errors may be on all
     ],
@@ -295,9 +323,23 @@ def test_what_nothing_else_explains_is_counted_by_plants_between_classes():
 def test_what_errors_of_the_network_may_explain_is_not_counted(options, high):
     case, most, _ = harder(**options)
     narrow = replace(case[0], rate=Estimate(0.0, 0.0, high))
-    found = sharpen_estimate(narrow, *case[1:], most_weights=most)
+    found = counted(narrow, *case[1:], most_weights=most)
     assert is_as_before(found, narrow)
     assert HARDER not in [item.name for item in found.witnesses]
+
+
+@pytest.mark.parametrize("given", [None, support(1.0)])
+def test_contradicted_labels_with_as_much_support_as_right_ones_are_not_counted(given):
+    case, most, _ = harder()
+    found = sharpen_estimate(*case, most_weights=most, support=given)
+    assert is_as_before(found, case[0])
+
+
+def test_of_a_weak_network_harder_mistakes_are_counted_likewise():
+    case, most, wrong = harder(rate=0.3, disagree=0.03)
+    found = counted(*case, most_weights=most, left_out=left_out(0.001))
+    assert counting(found) == [False, True, False]
+    assert found.rate.low <= wrong.mean() <= found.rate.high
 
 
 def test_a_network_may_err_on_four_times_as_many_as_runs_differ_on_and_some_unseen():
@@ -306,12 +348,12 @@ def test_a_network_may_err_on_four_times_as_many_as_runs_differ_on_and_some_unse
         assert (case[3][0] != case[2][0]).mean() == 0.1075
         for high, counts in ((far, [False, True]), (near, [True, False])):
             narrow = replace(case[0], rate=Estimate(0.0, 0.0, high))
-            found = sharpen_estimate(narrow, *case[1:], most_weights=most)
+            found = counted(narrow, *case[1:], most_weights=most)
             assert counting(found) == counts
 
 
 def test_plants_between_classes_that_are_found_more_often_than_others_count_as_those():
     case, most, _ = harder(found=1.0, found_easy=0.8)
-    found = sharpen_estimate(*case, most_weights=most)
-    assert found.rate == sharpen_estimate(*case).rate
+    found = counted(*case, most_weights=most)
+    assert found.rate == counted(*case).rate
     assert found.rate.low < found.rate.value < found.rate.high

@@ -17,6 +17,7 @@ from noiseaudit.errors import UsageError
 from noiseaudit.evaluation import auroc
 from noiseaudit.label_channel import log_of_probs
 from noiseaudit.label_noise import flip_uniform
+from noiseaudit.left_out import LeftOut
 from noiseaudit.noise_estimate import Witness
 from noiseaudit.planted_rounds import ODDS, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
@@ -166,20 +167,23 @@ def test_an_audit_opens_with_the_verdict(audited, noisy_digits):
 def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits, monkeypatch):
     asked = []
 
-    def spy(estimate, *_, left_out, **__):
-        asked.append(left_out)
+    def spy(estimate, *_, left_out, support, **__):
+        asked.extend([left_out, support])
         return estimate
 
     monkeypatch.setattr("noiseaudit.verdict.sharpen_estimate", spy)
     na.audit(noisy_digits[0], epochs=1, threads=1, duplicates=False)
     wrong = noisy_digits[0].labels != noisy_digits[1]
     assert asked[0].rate == pytest.approx(wrong.mean(), rel=0.3)
+    assert asked[1].wrong < asked[1].contradicted < asked[1].unsteady
 
 
 def rounds_of_an_audit(noisy_digits, monkeypatch, channel):
     """The planted rounds where left-out predictions tell this, and the audit's report."""
     kept = []
-    monkeypatch.setattr("noiseaudit.planted_rounds.left_out_channel", lambda _: channel)
+    probs = np.full((len(noisy_digits[0]), 10), 0.1, np.float32)
+    left_out = LeftOut(np.arange(len(probs)), probs, channel)
+    monkeypatch.setattr("noiseaudit.planted_rounds.predict_left_out", lambda _: left_out)
 
     def spy(rounds, *args, **options):
         kept.append(rounds)
@@ -197,7 +201,7 @@ def test_what_is_confused_predictions_tell_that_have_not_seen_the_label(noisy_di
     joint += np.eye(k) * (1 - joint.sum()) / k
     channel = na.LabelChannel(3.0, joint / joint.sum(axis=1, keepdims=True), joint, slopes=0.5)
     found, report = rounds_of_an_audit(noisy_digits, monkeypatch, channel)
-    assert found.left_out is channel
+    assert found.left_out.channel is channel
     plants = found.weights[1] > 0
     to_next = found.labels[1, plants] == (found.given[plants] + 1) % k
     assert to_next.mean() > 0.7  # a quarter goes to any class
@@ -228,7 +232,7 @@ def test_vectors_have_a_channel_of_their_own_whose_odds_are_calibrated(monkeypat
         "noiseaudit.verdict.sharpen_estimate", lambda *_, **__: pytest.fail("of networks alone")
     )
     monkeypatch.setattr(
-        "noiseaudit.planted_rounds.left_out_channel", lambda _: pytest.fail("has one already")
+        "noiseaudit.planted_rounds.predict_left_out", lambda _: pytest.fail("has one already")
     )
     found = na.audit(noisy.dataset, epochs=20, threads=1, duplicates=False).verdict.estimate
     assert found.rate.value == pytest.approx(wrong.mean(), rel=0.1)  # measured 8%
