@@ -37,8 +37,8 @@ class LabelSupport(NamedTuple):
     Attributes:
         contradicted: of labels that the network contradicts, against what it predicts.
         unsteady: of those that one run of it contradicts and another does not, likewise: the
-            network is unsure of these, and most are right. Ten more of 0.5 are added, for they may
-            be few.
+            network is unsure of these, and most are right unless runs believe many wrong labels.
+            Ten more of 0.5 are added, for they may be few.
         wrong: of wrong labels, of which left-out predictions know nothing: another class in the
             label's place, as often as pairs are confused.
         contradicted_error, unsteady_error: standard errors.
@@ -55,28 +55,31 @@ class LabelSupport(NamedTuple):
         """Whether contradicted labels have less than right ones had on any data that was tried."""
         return self.contradicted < _LEAST_RIGHT * self.unsteady
 
-    def rate(self, differs: float, recall: float) -> Estimate | None:
+    def rate(self, differs: float, recall: Estimate) -> Estimate | None:
         """The share of wrong labels, and its 95% interval; None where nothing tells them apart.
 
         Right labels that a network contradicts have about 0.55 times the support of unsteady ones,
         wrong ones have none but by chance: so many of the contradicted ones are right. The interval
-        is of what the means vary, and of a tenth of that ratio. Mistakes on examples between two
-        classes have more support than others, and are hardly counted.
+        is of what the means of contradicted and unsteady labels vary, of a tenth of that ratio, and
+        of the recall. Two kinds of mistakes are counted short: those on examples between two
+        classes, which have more support than others, and those that one run believes and another
+        does not, which are unsteady and have little.
 
         Source: our own; a mixture of two known means.
 
         Args:
             differs: share of labels that the network contradicts, in [0, 1].
-            recall: of the wrong ones, in [0, 1].
+            recall: share of the wrong ones that it contradicts, in [0, 1].
         """
         right = _RIGHT * self.unsteady
-        if right - self.wrong < _INTERVAL * self._error_of_right or recall <= 0:
+        if right - self.wrong < _INTERVAL * self._error_of_right or recall.low <= 0:
             return None
         share = float(np.clip((self.contradicted - self.wrong) / (right - self.wrong), 0, 1))
         error = np.hypot(self.contradicted_error, share * self._error_of_right)
         half = _INTERVAL * float(error) / (right - self.wrong)
         shares = np.clip([share, share + half, share - half], 0, 1)
-        return Estimate(*np.minimum(differs * (1 - shares) / recall, 1).tolist())
+        recalls = [recall.value, recall.high, recall.low]
+        return Estimate(*np.minimum(differs * (1 - shares) / recalls, 1).tolist())
 
     @property
     def _error_of_right(self) -> float:
@@ -89,7 +92,8 @@ def measure_support(
 ) -> LabelSupport | None:
     """Of the first run's labels; None if it contradicts too few.
 
-    Cost: a pass over the probabilities, which are of at most 10,000 examples.
+    Cost: a pass over the probabilities, which are of at most 10,000 examples; a few times 8 bytes
+    for each.
 
     Args:
         left_out: what predictions that have not seen the label say.
@@ -112,12 +116,13 @@ def measure_support(
         )
         for again, second in zip(labels[1:], predicted[1:], strict=True)
     ])  # fmt: skip
-    if len(contradicted) < _FEWEST:
-        return None
     kept = first == given
+    if len(contradicted) < _FEWEST or not kept.any():
+        return None
     others = left_out.channel.transition * (1 - np.eye(probs.shape[1]))
     others /= others.sum(axis=1, keepdims=True)
-    wrong = (others[given] * probs / (probs + own[:, None]))[kept].sum(axis=1)
+    right = own[kept, None]
+    wrong = (others[given[kept]] * (probs[kept] / (probs[kept] + right))).sum(axis=1)
     n = len(unsteady) + _PRIOR_COUNT
     mean = (unsteady.sum() + _PRIOR_COUNT * _PRIOR) / n
     squares = np.square(unsteady - mean).sum() + _PRIOR_COUNT * _PRIOR_DEVIATION**2

@@ -6,6 +6,7 @@ import pytest
 import noiseaudit as na
 from noiseaudit.label_support import LabelSupport, measure_support
 from noiseaudit.left_out import LeftOut
+from noiseaudit.noise_estimate import Estimate
 
 N, K = 6000, 4
 
@@ -79,23 +80,61 @@ def test_wrong_labels_are_told_from_those_that_are_hard_to_tell(rate):
     differs = predicted[0] != labels[0]
     assert differs[~wrong].mean() > 0.06
     recall = differs[wrong].mean() if rate else 1.0
-    found = measure_support(held, labels, predicted).rate(differs.mean(), recall)
+    given = Estimate(recall, recall, recall)
+    found = measure_support(held, labels, predicted).rate(differs.mean(), given)
     assert found.low <= wrong.mean() <= found.high
     assert found.value == pytest.approx(wrong.mean(), abs=0.015)
 
 
+NINE_TENTHS = Estimate(0.9, 0.9, 0.9)
+
+
+def test_the_rate_by_hand():
+    # Right ones have 0.55 * 0.4 = 0.22, so (0.17 - 0.02) / 0.2 of those contradicted are right.
+    found = LabelSupport(0.17, 0.4, 0.02, 0.01, 0.02).rate(0.2, Estimate(0.9, 0.8, 0.95))
+    error = np.hypot(0.01, 0.75 * np.hypot(0.55 * 0.02, 0.055 * 0.4))
+    half = 1.96 * error / 0.2
+    want = [0.2 * 0.25 / 0.9, max(0, 0.2 * (0.25 - half) / 0.95), 0.2 * (0.25 + half) / 0.8]
+    np.testing.assert_allclose(found, want)
+
+
+def test_where_two_classes_are_both_ruled_out_the_support_is_even():
+    labels, predicted = np.zeros((2, 2, 40), np.int64)
+    predicted[:, :20] = 1
+    probs = np.tile([0.0, 0.0, 1.0], (40, 1))
+    found = measure_support(left_out(probs), labels, predicted)
+    assert found.contradicted == pytest.approx(0.5)
+
+
+def test_of_nothing_but_contradicted_labels_nothing_is_said():
+    labels = np.zeros((2, 40), np.int64)
+    assert measure_support(left_out(np.full((40, 2), 0.5)), labels, labels + 1) is None
+
+
+def test_wrong_labels_are_those_that_a_class_is_taken_for():
+    labels, predicted = np.zeros((2, 2, 50), np.int64)
+    labels[:, 20:] = predicted[:, 20:] = 1
+    predicted[:, :20] = 1  # all that is kept is of class 1
+    transition = np.array([[0.5, 0.0, 0.5], [0.3, 0.7, 0.0], [0.5, 0.5, 0.0]])
+    probs = np.tile([0.1, 0.6, 0.3], (50, 1))
+    found = measure_support(left_out(probs, transition), labels, predicted)
+    assert found.wrong == pytest.approx(0.1 / 0.7)  # a 1 is taken for a 0 alone
+
+
 def test_what_contradicts_too_little_or_too_much_is_clipped():
-    nothing = LabelSupport(0.6, 0.5, 0.03, 0.01, 0.01).rate(0.2, 0.9)
+    nothing = LabelSupport(0.6, 0.5, 0.03, 0.01, 0.01).rate(0.2, NINE_TENTHS)
     assert nothing.value == nothing.low == 0
-    every = LabelSupport(0.02, 0.5, 0.03, 0.01, 0.01).rate(0.2, 0.9)
+    every = LabelSupport(0.02, 0.5, 0.03, 0.01, 0.01).rate(0.2, NINE_TENTHS)
     assert every.value == every.high == pytest.approx(0.2 / 0.9)
     assert every.low < every.value  # the labels' own mean varies
-    assert LabelSupport(0.03, 0.5, 0.03).rate(0.95, 0.9).value == 1.0
+    assert LabelSupport(0.03, 0.5, 0.03).rate(0.95, NINE_TENTHS).value == 1.0
 
 
 def test_the_interval_widens_with_what_it_rests_on():
     def width(contradicted_error, unsteady_error):
-        found = LabelSupport(0.2, 0.5, 0.03, contradicted_error, unsteady_error).rate(0.2, 1.0)
+        found = LabelSupport(0.2, 0.5, 0.03, contradicted_error, unsteady_error).rate(
+            0.2, NINE_TENTHS
+        )
         return found.high - found.low
 
     assert 0.02 < width(0, 0) < width(0.01, 0) < width(0.02, 0)
@@ -103,11 +142,11 @@ def test_the_interval_widens_with_what_it_rests_on():
 
 
 def test_where_right_labels_have_no_more_support_than_wrong_ones_nothing_is_said():
-    assert LabelSupport(0.2, 0.5, 0.25, 0.01, 0.01).rate(0.2, 0.9) is None
-    assert LabelSupport(0.2, 0.5, 0.05, 0.01, 0.5).rate(0.2, 0.9) is None
-    assert LabelSupport(0.2, 0.5, 0.05, 0.01, 0.01).rate(0.2, 0.0) is None
+    assert LabelSupport(0.2, 0.5, 0.25, 0.01, 0.01).rate(0.2, NINE_TENTHS) is None
+    assert LabelSupport(0.2, 0.5, 0.05, 0.01, 0.5).rate(0.2, NINE_TENTHS) is None
+    assert LabelSupport(0.2, 0.5, 0.05, 0.01, 0.01).rate(0.2, Estimate(0.0, 0.0, 0.5)) is None
 
 
 def test_little_support_is_less_than_that_of_right_labels():
-    assert LabelSupport(0.2, 0.5, 0.03).is_low
-    assert not LabelSupport(0.25, 0.5, 0.03).is_low
+    assert LabelSupport(0.249, 0.5, 0.03).is_low
+    assert not LabelSupport(0.251, 0.5, 0.03).is_low

@@ -15,6 +15,11 @@ def test_wrong_labels_of_pictures_are_counted(noise):
     channel = predict_left_out(noisy.dataset).channel
     assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 4%
     assert channel.deviation < 0.02
+    left_out = predict_left_out(noisy.dataset)
+    np.testing.assert_array_equal(left_out.rows, np.arange(len(noisy.dataset)))
+    right = left_out.probs[left_out.rows, noisy.clean_labels]
+    assert right.mean() > 0.85
+    np.testing.assert_allclose(left_out.probs.sum(axis=1), 1, atol=1e-5)
 
 
 def test_at_40_percent_noise_between_two_classes_it_counts_most():

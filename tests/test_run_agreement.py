@@ -149,7 +149,7 @@ def test_of_a_weak_network_the_support_of_contradicted_labels_says_how_many():
     given = support(differs[~wrong].sum() / differs.sum())
     found = sharpened(wide, odds, labels, predicted, left_out=left_out(0.2), support=given)
     assert found.rate.value == pytest.approx(wrong.mean(), rel=0.02)
-    want = given.rate(differs.mean(), 1.0)
+    want = given.rate(differs.mean(), Estimate(0.995, 0.973, 1.0))
     np.testing.assert_allclose(found.rate, want, rtol=0.02)
     assert found.rate.low <= wrong.mean() <= found.rate.high
     assert found.p_error.mean() == pytest.approx(found.rate.value)
@@ -165,10 +165,39 @@ def test_a_network_whose_runs_differ_little_is_not_asked_for_support():
     assert found.rate == sharpened(wide, odds, labels, predicted).rate
 
 
+@pytest.mark.parametrize(("believed", "is_weak"), [(0, True), (15, True), (25, False)])
+def test_a_network_that_believes_a_tenth_of_the_plants_is_not_weak(believed, is_weak):
+    wide, odds, labels, predicted, _ = runs(rate=0.2, error=0.12, disagree=0.04)
+    plants = np.flatnonzero(labels[1] != labels[0])
+    predicted[1, plants[:believed]] = labels[1, plants[:believed]]
+    narrow = replace(wide, rate=Estimate(0.25, 0.245, 0.255))  # nor does it hold the count
+    options = {"left_out": left_out(0.2, 0.001), "support": support(0.3)}
+    found = sharpened(narrow, odds, labels, predicted, **options)
+    assert (found.witnesses[-1].name == SUPPORT) == is_weak
+
+
+def test_what_support_explains_is_not_counted_by_harder_plants():
+    wide, odds, labels, predicted, wrong = runs(rate=0.2, error=0.12, disagree=0.04)
+    differs = predicted[0] != labels[0]
+    given = support(differs[~wrong].sum() / differs.sum())
+    low = replace(wide, rate=Estimate(0.1, 0.08, 0.12))
+    found = sharpened(low, odds, labels, predicted, left_out=left_out(0.11), support=given)
+    assert found.witnesses[-1].name == SUPPORT
+    assert found.rate.value == pytest.approx(wrong.mean(), rel=0.02)
+
+
+def test_a_weak_network_whose_fit_misses_what_is_believed_is_not_asked_for_support():
+    wide, odds, labels, predicted, _ = runs(rate=0.3, disagree=0.04)
+    low = replace(wide, rate=Estimate(0.05, 0.04, 0.3))
+    sure = left_out(0.15, 0.001)  # far above the fit, and the count is far above it
+    found = sharpened(low, odds, labels, predicted, left_out=sure, support=support(1.0))
+    assert is_as_before(found, low)
+
+
 def test_where_support_does_not_tell_whether_any_label_is_wrong_a_fit_that_it_allows_stays():
     wide, odds, labels, predicted, _ = runs(rate=0.02, error=0.1, disagree=0.04)
     given = support(0.93)
-    rate = given.rate((predicted[0] != labels[0]).mean(), 1.0)
+    rate = given.rate((predicted[0] != labels[0]).mean(), Estimate(0.995, 0.973, 1.0))
     assert rate.low == 0 < rate.value < 0.03 < rate.high < 0.05
     for value, stays in ((0.03, True), (0.05, False)):
         fit = replace(wide, rate=Estimate(value, value - 0.01, value + 0.01))
@@ -337,7 +366,8 @@ def test_contradicted_labels_with_as_much_support_as_right_ones_are_not_counted(
 
 def test_of_a_weak_network_harder_mistakes_are_counted_likewise():
     case, most, wrong = harder(rate=0.3, disagree=0.03)
-    found = counted(*case, most_weights=most, left_out=left_out(0.001))
+    little = support(0.9)  # low, but it explains a tenth alone
+    found = sharpen_estimate(*case, most_weights=most, left_out=left_out(0.001), support=little)
     assert counting(found) == [False, True, False]
     assert found.rate.low <= wrong.mean() <= found.rate.high
 

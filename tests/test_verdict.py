@@ -22,6 +22,8 @@ from noiseaudit.noise_estimate import Witness
 from noiseaudit.planted_rounds import ODDS, judged_by_plants, why_no_rounds
 from noiseaudit.precision import flag_at_precision
 from noiseaudit.run_agreement import HARDER
+from noiseaudit.scoring import score_examples
+from noiseaudit.seeding import derive_seed
 from noiseaudit.training import loop
 from noiseaudit.verdict import reach_verdict
 from noiseaudit.verdict_presentation import verdict_sentence, verdict_summary
@@ -176,6 +178,18 @@ def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits,
     wrong = noisy_digits[0].labels != noisy_digits[1]
     assert asked[0].rate == pytest.approx(wrong.mean(), rel=0.3)
     assert asked[1].wrong < asked[1].contradicted < asked[1].unsteady
+
+
+def test_a_round_has_a_seed_of_its_own(noisy_digits, monkeypatch, tmp_path):
+    seeds = []
+
+    def spy(dataset, plan, *args, **options):
+        seeds.append(plan.seed)
+        return score_examples(dataset, plan, *args, **options)
+
+    monkeypatch.setattr("noiseaudit.planted_rounds.score_examples", spy)
+    na.audit(noisy_digits[0], out=tmp_path / "o", epochs=1, threads=1, duplicates=False, seed=3)
+    assert seeds == [derive_seed(3, "planted-round", 1)]
 
 
 def rounds_of_an_audit(noisy_digits, monkeypatch, channel):
