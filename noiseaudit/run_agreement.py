@@ -78,10 +78,10 @@ def sharpen_estimate(
     Of weak networks, whose runs differ on more than 2.5% though they believe few plants, both count
     and fit take for wrong what is merely hard to tell: on Fashion-MNIST f is two to three times e.
     The rate is then that of `LabelSupport`: how far those predictions side with the labels that the
-    network contradicts. Where that does not tell whether any is wrong, a fit within its interval
-    stays. Log odds are those of the fit if it is within. A fit that is two standard errors below
-    what left-out predictions count is one that misses what is believed, and the network is taken
-    for a steady one.
+    network contradicts. Where that is less than a standard error, a fit within its interval stays.
+    Log odds are those of the fit if it is within. A fit that is two standard errors below what
+    left-out predictions count is one that misses what is believed, and the network is taken for a
+    steady one.
 
     Mistakes on examples between two classes look like right labels: the fit, and left-out
     predictions, hardly count them. Where even f = 4 e leaves more wrong labels than the fit's
@@ -211,7 +211,8 @@ def _of_weak(runs: _Runs, fit: Estimate, support: LabelSupport) -> _Found | None
     if rate is None:
         return None
     is_allowed = rate.low <= fit.value <= rate.high
-    return None if is_allowed and not rate.low else _Found(rate, (False, False, True), is_allowed)
+    tells = rate.value >= (rate.high - rate.value) / _INTERVAL
+    return _Found(rate, (False, False, True), is_allowed) if tells or not is_allowed else None
 
 
 def _of_harder(runs: _Runs, fit: Estimate, support: LabelSupport) -> _Found | None:

@@ -204,6 +204,9 @@ def test_where_support_does_not_tell_whether_any_label_is_wrong_a_fit_that_it_al
         found = sharpened(fit, odds, labels, predicted, left_out=left_out(0.01), support=given)
         assert is_as_before(found, fit) == stays
     assert found.rate.value == pytest.approx(rate.value, rel=0.02)
+    near = replace(wide, rate=Estimate(0.04, 0.03, 0.05))  # within, but 0.02 is over one error
+    found = sharpened(near, odds, labels, predicted, left_out=left_out(0.01), support=support(0.84))
+    assert found.rate.low == 0 < found.rate.value < 0.03 < near.rate.value < found.rate.high
     nothing = LabelSupport(0.2, 0.3, 0.2, 0.01, 0.01)  # no more support for right than for wrong
     for fit in (wide, replace(wide, rate=Estimate(0.05, 0.04, 0.06))):
         found = sharpened(fit, odds, labels, predicted, left_out=left_out(0.01), support=nothing)
