@@ -1,4 +1,4 @@
-"""What two runs of one model agree on: how often it errs, and so how many labels are wrong."""
+"""What two runs of one network agree on: how often it errs, and so how many labels are wrong."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def sharpen_estimate(
 
     Mistakes on examples between two classes look like right labels: the fit, and left-out
     predictions, hardly count them. Where even f = 4 e leaves more wrong labels than the fit's
-    interval allows, support does not explain those, and contradicted labels have less of it than on
-    any clean data (`LabelSupport.is_low`; so not where left-out predictions say too little), the
-    rate is the count, R that of plants between classes. On clean data f was 0.3 to 3.9 times e
+    interval allows, support does not explain those, and contradicted labels have less of it than
+    right ones (`LabelSupport.is_low`; so not where left-out predictions say too little), the rate
+    is the count, R that of plants between classes. On clean data f was 0.7 to 3.9 times e
     (digits and MNIST, also in noise, on few pixels or half of them; 5,000 to 60,000 of
     Fashion-MNIST by either network, and five groups of its classes), 4.1 on 40,000 of MNIST of
     4 x 4 pixels, whose labels have more support; with one seed for both runs it was up to 8.5. No
