@@ -8,7 +8,7 @@ though, have its label.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,39 @@ class LeftOut:
     rows: NDArray[np.int64]
     probs: NDArray[np.float32]
     channel: LabelChannel
+
+    def believed(self, labels: NDArray[np.int64]) -> LabelChannel:
+        """The channel, pairs of classes counting as far as wrong labels explain them.
+
+        A ridge takes classes for each other itself, and some of that is counted as mistakes. If of
+        the d labels j that it takes for c the channel counts w as wrong, the pair keeps w / d of
+        its rate. What is lost, and one label more, is spread over all pairs evenly.
+
+        Source: our own.
+
+        Args:
+            labels: (n,) int64, given labels, of all examples.
+        """
+        k, m = self.probs.shape[1], len(self.rows)
+        wrong, sure = self._wrong(labels)
+        kept = np.divide(sure, wrong, out=np.eye(k), where=wrong > 0)
+        even = ((wrong - sure).sum() + 1 / m) / (k - 1)
+        transition = kept * self.channel.transition + even * (1 - np.eye(k))
+        transition /= transition.sum(axis=1, keepdims=True)
+        joint = self.channel.joint.sum(axis=1, keepdims=True) * transition
+        return replace(self.channel, transition=transition, joint=joint)
+
+    def sure_rate(self, labels: NDArray[np.int64]) -> float:
+        """Share of labels, (n,) int64, that are counted as wrong and explain their pairs."""
+        return float(self._wrong(labels)[1].sum())
+
+    def _wrong(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(k, k) shares of wrong labels by the channel, and those of them that are kept."""
+        k, m = self.probs.shape[1], len(self.rows)
+        pairs = self.probs.argmax(axis=1) * k + labels[self.rows]
+        taken = np.maximum(np.bincount(pairs, minlength=k * k).reshape(k, k), 1) / m
+        wrong = self.channel.joint * (1 - np.eye(k))
+        return wrong, wrong * np.minimum(1, wrong / taken)
 
 
 def predict_left_out(dataset: LabeledDataset) -> LeftOut | None:

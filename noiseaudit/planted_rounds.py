@@ -165,7 +165,7 @@ def run_planted_rounds(
     is_left_out = scores.left_out_probs is not None
     has_other = is_left_out or scores.odds_channel is not None
     left_out = None if has_other else predict_left_out(dataset)
-    channel, was_right = _channel(scores, given, left_out.channel if left_out else None)
+    channel, was_right = _channel(scores, given, left_out)
     rounds, share = _rounds(dataset)
     plain = plant_flips(given, channel.joint, share=share, rounds=rounds, seed=plan.seed)
     planted, most = _with_rivals(given, plain, channel, scores, plan.seed)
@@ -265,14 +265,13 @@ def _train_round(
 
 
 def _channel(
-    scores: Scores, given: NDArray[np.int64], left_out: LabelChannel | None
+    scores: Scores, given: NDArray[np.int64], left_out: LeftOut | None
 ) -> tuple[LabelChannel, NDArray[np.float64]]:
     """From true to given labels; and (n,) probabilities that the given label is right.
 
     Left-out predictions are probabilities; a model that has seen the labels is taken at its word,
-    its likeliest class for the true one. Which pairs are confused other predictions tell better:
-    counted, what the model confuses is taken for what was written down wrong. Where they find less
-    than one wrong label, no pair is more common than another.
+    its likeliest class for the true one. Which pairs are confused other predictions tell better
+    (`LeftOut.believed`): counted, what the model confuses is taken for what was written down wrong.
     """
     probs = scores.pred_probs
     some = _sample(probs)
@@ -280,9 +279,8 @@ def _channel(
         likely = [probs[part].argmax(axis=1) == given[part] for part in row_blocks(*probs.shape)]
         channel = count_label_channel(probs[some], given[some])
         if left_out is not None:
-            finds_any = left_out.rate * len(given) >= 1
-            joint = left_out.joint if finds_any else np.diag(np.diag(left_out.joint))
-            channel = replace(channel, transition=left_out.transition, joint=joint)
+            other = left_out.believed(given)
+            channel = replace(channel, transition=other.transition, joint=other.joint)
         return channel, np.concatenate(likely).astype(np.float64)
     channel = fit_label_channel(log_of_probs(probs[some]), given[some])
     was_right = [

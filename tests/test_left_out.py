@@ -1,11 +1,14 @@
 """A ridge on the inputs that a network is trained on: what its sure predictions contradict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import noiseaudit as na
 from noiseaudit import left_out
-from noiseaudit.left_out import predict_left_out
+from noiseaudit.label_channel import LabelChannel
+from noiseaudit.left_out import LeftOut, predict_left_out
 from noiseaudit.ridge import leave_one_out
 
 
@@ -31,6 +34,56 @@ def test_of_few_wrong_labels_not_the_first_fit_that_is_found_but_the_likeliest_i
     data = na.load("fashion_mnist", data_root=real_data, limit=5000)
     channel = predict_left_out(na.inject_noise(data, "pair", rate=0.02, seed=0).dataset).channel
     assert 0.01 < channel.rate < 0.035  # 0.040 from two starts
+
+
+def predictions(true, given, predicted, transition):
+    """Left-out predictions of all examples, and a channel that has counted the wrong labels."""
+    k, n = len(transition), len(true)
+    joint = np.bincount(true * k + given, minlength=k * k).reshape(k, k) / n
+    probs = np.full((n, k), 0.01, np.float32)
+    probs[np.arange(n), predicted] = 0.9
+    return LeftOut(np.arange(n), probs, LabelChannel(1.0, np.asarray(transition), joint))
+
+
+def test_a_pair_is_believed_as_far_as_wrong_labels_explain_that_it_is_contradicted():
+    true = np.repeat(np.arange(3), 100)
+    given, predicted = true.copy(), true.copy()
+    given[:20] = 1  # 20 of 0 are called 1, which the predictions know
+    transition = [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 1]]
+    sure = predictions(true, given, predicted, transition).believed(given)
+    np.testing.assert_allclose(sure.transition, transition, atol=0.004)  # one label is spread
+    assert (sure.transition > 0).all()
+    predicted[100:160] = 0  # and take 60 of 1 for 0 themselves
+    half = predictions(true, given, predicted, transition).believed(given)
+    even = (0.75 * 20 + 1) / 300 / 2  # 15 of the 20, and one more
+    told = [[0.8, 0.05 + even, even], [even, 1, even], [even, even, 1]]
+    want = np.array(told) / np.sum(told, axis=1, keepdims=True)
+    np.testing.assert_allclose(half.transition, want)
+    found = predictions(true, given, predicted, transition)
+    assert found.sure_rate(given) == pytest.approx(5 / 300)
+    for channel in (sure, half):
+        np.testing.assert_allclose(channel.transition.sum(axis=1), 1)
+        np.testing.assert_allclose(channel.joint.sum(axis=1), 1 / 3)
+
+
+def test_without_a_wrong_label_no_pair_is_commoner_than_another():
+    true = np.repeat(np.arange(3), 100)
+    found = predictions(true, true, np.roll(true, 5), np.eye(3)).believed(true)
+    assert len(set(found.transition[~np.eye(3, dtype=bool)].round(12))) == 1
+    assert 0 < found.rate < 0.004
+
+
+def test_a_sample_of_examples_tells_of_their_labels():
+    true = np.repeat(np.arange(3), 100)
+    given = true.copy()
+    given[:20] = 1
+    whole = predictions(true, given, true, [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 1]])
+    rows = np.arange(0, 300, 2)
+    joint = np.bincount(true[rows] * 3 + given[rows], minlength=9).reshape(3, 3) / 150
+    part = LeftOut(rows, whole.probs[rows], replace(whole.channel, joint=joint))
+    np.testing.assert_allclose(
+        part.believed(given).transition, whole.believed(given).transition, atol=0.004
+    )
 
 
 def test_blocks_and_a_sample_change_little(monkeypatch):

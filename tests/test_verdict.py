@@ -220,7 +220,7 @@ def test_what_is_confused_predictions_tell_that_have_not_seen_the_label(noisy_di
     to_next = found.labels[1, plants] == (found.given[plants] + 1) % k
     assert to_next.mean() > 0.7  # a quarter goes to any class
     # But the network's probabilities need no other scale.
-    asked = na.LabelChannel(1.0, channel.transition, joint)
+    asked = replace(found.left_out.believed(found.given), scale=1.0, slopes=1.0)
     want, _ = asked.log_odds(log_of_probs(report.pred_probs), found.given)
     np.testing.assert_allclose(found.suspicions[ODDS][0], want)
 
