@@ -16,8 +16,7 @@ AS_GOOD = 0.002
 """AUROC of plants, within which detectors are thought as good as each other."""
 
 _AS_GOOD_BETWEEN = 0.005  # likewise below the best of plants between classes, which are fewer
-_ERRORS = 3.0  # standard errors, too, by which others beat the odds of left-out predictions
-_NETWORK_ERRORS = 2.0  # likewise those of a network
+_ERRORS = 3.0  # standard errors, too, by which others beat label odds, or label odds them
 
 
 class Trust(NamedTuple):
@@ -51,11 +50,13 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
 
     Weak members spoil a combination, so those join that find the plants as well as the best, and
     of these the ones that are as good at the harder plants, between classes. But plants are few,
-    and the best of many detectors owes some of it to chance. So label odds lead, unless the first
-    of these is better by more than `AS_GOOD` and by three standard errors, where they are those of
-    left-out predictions, and so calibrated; by two, at either kind of plants, where predictions are
-    a network's, which has seen the labels, and left-out ones tell which mistakes are common. Where
-    the network tells that, too, they are a detector like others.
+    and the best of many detectors owes some of it to chance. So label odds of left-out predictions,
+    which are calibrated, lead unless the first of these is better by more than `AS_GOOD` and by
+    three standard errors. Those of a network, which has seen the labels, know what no other
+    detector knows if left-out predictions tell it: which mistakes are common. The first of the
+    others knows nothing of pairs, and errs on other labels: both are trusted, unless one of them
+    is better by as much. Where the network tells which mistakes are common, its label odds are a
+    detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -73,24 +74,23 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
     able.sort(key=lambda name: -between[name])
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
-    if ODDS in easy and _odds_lead(rounds, trusted[0], easy, hard):
-        equals = trusted if ODDS in trusted else ()
-        trusted = (ODDS, *(name for name in equals if name != ODDS))
+    if ODDS in easy and not _beats(easy[trusted[0]], easy[ODDS]):
+        trusted = _led_by_odds(rounds, trusted, easy)
     return Trust(trusted, auroc, between)
 
 
-def _odds_lead(
-    rounds: PlantedRounds,
-    first: str,
-    easy: Mapping[str, _Placements],
-    hard: Mapping[str, _Placements],
-) -> bool:
-    """Whether label odds rest on left-out predictions, and that detector does not beat them."""
+def _led_by_odds(
+    rounds: PlantedRounds, trusted: tuple[str, ...], easy: Mapping[str, _Placements]
+) -> tuple[str, ...]:
+    """Label odds first, where they rest on left-out predictions."""
+    first = trusted[0]
     if rounds.odds_channel is not None:
-        return not _beats(easy[first], easy[ODDS], _ERRORS)
-    return rounds.left_out is not None and not any(
-        _beats(found[first], found[ODDS], _NETWORK_ERRORS) for found in (easy, hard)
-    )
+        joined = trusted if ODDS in trusted else ()
+    elif rounds.left_out is not None:
+        joined = () if _beats(easy[ODDS], easy[first]) else (first,)
+    else:
+        return trusted
+    return (ODDS, *(name for name in joined if name != ODDS))
 
 
 def _find_plants(
@@ -127,12 +127,12 @@ def _place(
     return _Placements(np.concatenate(placed), np.concatenate(shares))
 
 
-def _beats(one: _Placements, other: _Placements, errors: float) -> bool:
-    """Whether its AUROC is higher by more than so many standard errors, and than `AS_GOOD`."""
+def _beats(one: _Placements, other: _Placements) -> bool:
+    """Whether its AUROC is higher by more than three standard errors, and than `AS_GOOD`."""
     if not len(one.values):
         return False
     shares = one.weights / one.weights.sum()
     difference = one.values - other.values
     mean = shares @ difference
-    chance = errors * np.sqrt(shares**2 @ (difference - mean) ** 2)
+    chance = _ERRORS * np.sqrt(shares**2 @ (difference - mean) ** 2)
     return bool(mean > max(chance, AS_GOOD))
