@@ -46,6 +46,7 @@ def sharpen_estimate(
     *,
     most_weights: NDArray[np.float64] | None = None,
     left_out: LabelChannel | None = None,
+    sure_rate: float | None = None,
     support: LabelSupport | None = None,
     seed: int = 0,
 ) -> NoiseEstimate:
@@ -80,8 +81,8 @@ def sharpen_estimate(
     The rate is then that of `LabelSupport`: how far those predictions side with the labels that the
     network contradicts. Where that is less than a standard error, a fit within its interval stays.
     Log odds are those of the fit if it is within. A fit that is two standard errors below what
-    left-out predictions count is one that misses what is believed, and the network is taken for a
-    steady one.
+    left-out predictions count for sure is one that misses what is believed, and the network is
+    taken for a steady one.
 
     Mistakes on examples between two classes look like right labels: the fit, and left-out
     predictions, hardly count them. Where even f = 4 e leaves more wrong labels than the fit's
@@ -109,6 +110,8 @@ def sharpen_estimate(
         most_weights: (r + 1, n) float64, likewise of plants between classes.
         left_out: channel from true to given labels by predictions that have not seen the label;
             None if they say nothing.
+        sure_rate: how many labels they count as wrong beyond what they confuse themselves, a
+            share (`LeftOut.sure_rate`); default all.
         support: by those, of the labels that the network contradicts; None if those are few, or
             there are no such predictions.
         seed: of the draws from the interval.
@@ -118,10 +121,8 @@ def sharpen_estimate(
         return estimate
     fit, counted = estimate.rate, runs.rate(runs.errors)
     others = [Witness("what two trainings agree on", counted)]
-    is_weak = runs.is_weak
+    is_weak = runs.is_weak and not _misses_believed(fit, left_out, sure_rate)
     found: _Found | None = None
-    if left_out is not None and fit.value < channel_rate(left_out, _WEAK).low:
-        is_weak = False  # labels are believed, which the fit misses
     if not runs.is_weak and fit.low <= counted <= fit.high:
         found = _Found(_joint(runs, _MORE_ERRORS, [fit], fit), (True, True, False))
     elif left_out is not None:
@@ -189,6 +190,14 @@ class _Runs(NamedTuple):
         if recall <= errors:
             return 0.0 if self.differs <= errors else 1.0
         return min(1.0, max(0.0, (self.differs - errors) / (recall - errors)))
+
+
+def _misses_believed(fit: Estimate, left_out: LabelChannel | None, sure_rate: float | None) -> bool:
+    """Whether left-out predictions count more labels than the fit, which the network believes."""
+    if left_out is None:
+        return False
+    unsure = 0.0 if sure_rate is None else left_out.rate - sure_rate
+    return fit.value < channel_rate(left_out, _WEAK).low - unsure
 
 
 def _of_steady(runs: _Runs, fit: Estimate, channel: LabelChannel) -> _Found | None:

@@ -155,6 +155,7 @@ def _sharpened(
         estimate, odds, rounds.labels, rounds.predicted, rounds.weights,
         most_weights=rounds.most_weights,
         left_out=left_out.channel if left_out else None,
+        sure_rate=left_out.sure_rate(rounds.given) if left_out else None,
         support=measure_support(left_out, rounds.labels, rounds.predicted) if left_out else None,
         seed=seed,
     )  # fmt: skip

@@ -255,6 +255,15 @@ def test_a_fit_that_left_out_predictions_allow_is_not_overruled_but_joined():
     assert sharpened(high, odds, labels, predicted, left_out=left_out(0.1)).rate.high < 0.2
 
 
+@pytest.mark.parametrize(("sure", "is_weak"), [(0.28, False), (0.22, True)])
+def test_but_not_where_those_take_the_classes_for_each_other_themselves(sure, is_weak):
+    wide, odds, labels, predicted, _ = runs(rate=0.3, disagree=0.04)
+    fit = replace(wide, rate=Estimate(0.2, 0.19, 0.21))
+    told = {"left_out": left_out(0.28), "support": support(0.3)}
+    found = sharpened(fit, odds, labels, predicted, sure_rate=sure, **told)
+    assert counting(found) == ([False, False, True] if is_weak else [True, True, True])
+
+
 def test_where_plants_are_believed_as_often_as_runs_differ_nothing_else_counts():
     wide, odds, labels, predicted, _ = runs()
     predicted = np.where(labels != labels[0], labels, predicted)  # every plant
