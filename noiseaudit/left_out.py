@@ -44,35 +44,36 @@ class LeftOut:
     def believed(self, labels: NDArray[np.int64]) -> LabelChannel:
         """The channel, pairs of classes counting as far as wrong labels explain them.
 
-        A ridge takes classes for each other itself, and some of that is counted as mistakes. If of
-        the d labels j that it takes for c the channel counts w as wrong, the pair keeps w / d of
-        its rate. What is lost, and one label more, is spread over all pairs evenly.
+        A ridge takes classes for each other itself, and some of that is counted as mistakes. If it
+        predicts c for d of the labels j, and the channel counts w labels j as wrong ones of c, the
+        pair keeps w / d of its rate, at most all; a pair that is never taken for each other keeps
+        what it has. What is lost, and one label more, is spread over all pairs evenly. The
+        `deviation` stays that of the channel.
 
         Source: our own.
 
         Args:
             labels: (n,) int64, given labels, of all examples.
         """
-        k, m = self.probs.shape[1], len(self.rows)
-        wrong, sure = self._wrong(labels)
-        kept = np.divide(sure, wrong, out=np.eye(k), where=wrong > 0)
-        even = ((wrong - sure).sum() + 1 / m) / (k - 1)
-        transition = kept * self.channel.transition + even * (1 - np.eye(k))
+        k, prior = self.probs.shape[1], self.channel.joint.sum(axis=1, keepdims=True)
+        kept = np.where(np.eye(k) > 0, 1, self._explained(labels))
+        lost = (prior * (1 - kept) * self.channel.transition).sum() + 1 / len(self.rows)
+        transition = kept * self.channel.transition + lost / (k - 1) * (1 - np.eye(k))
         transition /= transition.sum(axis=1, keepdims=True)
-        joint = self.channel.joint.sum(axis=1, keepdims=True) * transition
-        return replace(self.channel, transition=transition, joint=joint)
+        return replace(self.channel, transition=transition, joint=prior * transition)
 
     def sure_rate(self, labels: NDArray[np.int64]) -> float:
-        """Share of labels, (n,) int64, that are counted as wrong and explain their pairs."""
-        return float(self._wrong(labels)[1].sum())
+        """Share of labels, (n,) int64, that are wrong at least: as far as they explain pairs."""
+        wrong = self.channel.joint * (1 - np.eye(self.probs.shape[1]))
+        return float((self._explained(labels) * wrong).sum())
 
-    def _wrong(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(k, k) shares of wrong labels by the channel, and those of them that are kept."""
-        k, m = self.probs.shape[1], len(self.rows)
+    def _explained(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(k, k) in [0, 1], of the labels j that are predicted as c the share that is wrong."""
+        k = self.probs.shape[1]
         pairs = self.probs.argmax(axis=1) * k + labels[self.rows]
-        taken = np.maximum(np.bincount(pairs, minlength=k * k).reshape(k, k), 1) / m
-        wrong = self.channel.joint * (1 - np.eye(k))
-        return wrong, wrong * np.minimum(1, wrong / taken)
+        taken = np.bincount(pairs, minlength=k * k).reshape(k, k) / len(self.rows)
+        explained = np.divide(self.channel.joint, taken, out=np.ones((k, k)), where=taken > 0)
+        return np.minimum(1, explained)
 
 
 def predict_left_out(dataset: LabeledDataset) -> LeftOut | None:

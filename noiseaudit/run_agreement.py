@@ -110,8 +110,8 @@ def sharpen_estimate(
         most_weights: (r + 1, n) float64, likewise of plants between classes.
         left_out: channel from true to given labels by predictions that have not seen the label;
             None if they say nothing.
-        sure_rate: how many labels they count as wrong beyond what they confuse themselves, a
-            share (`LeftOut.sure_rate`); default all.
+        sure_rate: how many labels are wrong at least, whatever they confuse themselves, a share
+            (`LeftOut.sure_rate`); default all that they count.
         support: by those, of the labels that the network contradicts; None if those are few, or
             there are no such predictions.
         seed: of the draws from the interval.

@@ -50,20 +50,55 @@ def test_a_pair_is_believed_as_far_as_wrong_labels_explain_that_it_is_contradict
     given, predicted = true.copy(), true.copy()
     given[:20] = 1  # 20 of 0 are called 1, which the predictions know
     transition = [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 1]]
-    sure = predictions(true, given, predicted, transition).believed(given)
-    np.testing.assert_allclose(sure.transition, transition, atol=0.004)  # one label is spread
-    assert (sure.transition > 0).all()
+    sure = predictions(true, given, predicted, transition)
+    np.testing.assert_allclose(sure.believed(given).transition, transition, atol=0.004)
+    assert (sure.believed(given).transition > 0).all()  # one label more is spread
+    assert sure.sure_rate(given) == pytest.approx(20 / 300)
     predicted[100:160] = 0  # and take 60 of 1 for 0 themselves
-    half = predictions(true, given, predicted, transition).believed(given)
+    half = predictions(true, given, predicted, transition)
     even = (0.75 * 20 + 1) / 300 / 2  # 15 of the 20, and one more
     told = [[0.8, 0.05 + even, even], [even, 1, even], [even, even, 1]]
     want = np.array(told) / np.sum(told, axis=1, keepdims=True)
-    np.testing.assert_allclose(half.transition, want)
-    found = predictions(true, given, predicted, transition)
-    assert found.sure_rate(given) == pytest.approx(5 / 300)
-    for channel in (sure, half):
+    np.testing.assert_allclose(half.believed(given).transition, want)
+    assert half.sure_rate(given) == pytest.approx(5 / 300)
+    for found in (sure, half):
+        channel = found.believed(given)
         np.testing.assert_allclose(channel.transition.sum(axis=1), 1)
         np.testing.assert_allclose(channel.joint.sum(axis=1), 1 / 3)
+
+
+def test_more_wrong_labels_than_are_contradicted_explain_a_pair_and_no_more():
+    true = np.repeat(np.arange(3), 100)
+    given = true.copy()
+    given[:20] = 1
+    predicted = true.copy()
+    predicted[:15] = 1  # of the 20 that are counted only 5 are contradicted
+    transition = [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 1]]
+    found = predictions(true, given, predicted, transition)
+    np.testing.assert_allclose(found.believed(given).transition, transition, atol=0.004)
+    assert found.sure_rate(given) == pytest.approx(20 / 300)
+
+
+def test_of_many_classes_pairs_that_were_never_seen_stay_as_common_as_those_that_were():
+    k, n = 60, 1800
+    random = np.random.default_rng(0)
+    true = np.arange(n) % k
+    given = np.where(random.random(n) < 0.1, (true + random.integers(1, k, n)) % k, true)
+    even = np.full((k, k), 0.1 / (k - 1)) + (0.9 - 0.1 / (k - 1)) * np.eye(k)
+    found = predictions(true, given, true, even).believed(given)
+    assert found.rate == pytest.approx(0.1, abs=0.005)
+    np.testing.assert_allclose(found.transition, even, rtol=0.02)
+
+
+def test_a_class_without_examples_is_taken_for_no_other():
+    true = np.repeat([0, 2], 100)
+    given = true.copy()
+    given[:20] = 2
+    found = predictions(true, given, true, [[0.8, 0, 0.2], [0, 1, 0], [0, 0, 1]])
+    channel = found.believed(given)
+    np.testing.assert_allclose(channel.transition.sum(axis=1), 1)
+    assert channel.joint[1].sum() == 0
+    assert np.isfinite(np.log(channel.transition)).all()
 
 
 def test_without_a_wrong_label_no_pair_is_commoner_than_another():

@@ -169,8 +169,8 @@ def test_an_audit_opens_with_the_verdict(audited, noisy_digits):
 def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits, monkeypatch):
     asked = []
 
-    def spy(estimate, *_, left_out, support, **__):
-        asked.extend([left_out, support])
+    def spy(estimate, *_, left_out, support, sure_rate, **__):
+        asked.extend([left_out, support, sure_rate])
         return estimate
 
     monkeypatch.setattr("noiseaudit.verdict.sharpen_estimate", spy)
@@ -178,6 +178,7 @@ def test_an_audit_can_ask_predictions_that_have_not_seen_the_label(noisy_digits,
     wrong = noisy_digits[0].labels != noisy_digits[1]
     assert asked[0].rate == pytest.approx(wrong.mean(), rel=0.3)
     assert asked[1].wrong < asked[1].contradicted < asked[1].unsteady
+    assert 0.7 * wrong.mean() < asked[2] < asked[0].rate
 
 
 def test_a_round_has_a_seed_of_its_own(noisy_digits, monkeypatch, tmp_path):
