@@ -16,7 +16,7 @@ AS_GOOD = 0.002
 """AUROC of plants, within which detectors are thought as good as each other."""
 
 _AS_GOOD_BETWEEN = 0.005  # likewise below the best of plants between classes, which are fewer
-_ERRORS = 3.0  # standard errors, too, by which others beat label odds, or label odds them
+_ERRORS = 3.0  # standard errors, too, by which others beat label odds
 
 
 class Trust(NamedTuple):
@@ -54,9 +54,9 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     which are calibrated, lead unless the first of these is better by more than `AS_GOOD` and by
     three standard errors. Those of a network, which has seen the labels, know what no other
     detector knows if left-out predictions tell it: which mistakes are common. The first of the
-    others knows nothing of pairs, and errs on other labels: both are trusted, unless one of them
-    is better by as much. Where the network tells which mistakes are common, its label odds are a
-    detector like others.
+    others knows nothing of pairs, and errs on other labels: it joins them, unless it is better by
+    as much, and leads, or they are first themselves. Where the network tells which mistakes are
+    common, its label odds are a detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -75,19 +75,16 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     able.sort(key=lambda name: -between[name])
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
     if ODDS in easy and not _beats(easy[trusted[0]], easy[ODDS]):
-        trusted = _led_by_odds(rounds, trusted, easy)
+        trusted = _led_by_odds(rounds, trusted)
     return Trust(trusted, auroc, between)
 
 
-def _led_by_odds(
-    rounds: PlantedRounds, trusted: tuple[str, ...], easy: Mapping[str, _Placements]
-) -> tuple[str, ...]:
+def _led_by_odds(rounds: PlantedRounds, trusted: tuple[str, ...]) -> tuple[str, ...]:
     """Label odds first, where they rest on left-out predictions."""
-    first = trusted[0]
     if rounds.odds_channel is not None:
         joined = trusted if ODDS in trusted else ()
     elif rounds.left_out is not None:
-        joined = () if _beats(easy[ODDS], easy[first]) else (first,)
+        joined = trusted[:1]
     else:
         return trusted
     return (ODDS, *(name for name in joined if name != ODDS))

@@ -81,7 +81,7 @@ def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shif
     assert joined == (("good",) if trusted == ("good",) else (ODDS, "good"))
 
 
-def test_odds_of_a_network_that_find_more_plants_than_others_lead_alone():
+def test_odds_of_a_network_that_are_first_themselves_lead_alone():
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: 7 * wrong + noise[2]})
     found.suspicions["good"][1, found.is_planted[1]] -= 1.5
     assert trust_detectors(of_network(found)).trusted == (ODDS,)
