@@ -1,4 +1,4 @@
-"""Other estimators of the share of wrong labels, and how calibrated probabilities are."""
+"""Other estimators of the share of wrong labels, how calibrated probabilities are, and a limit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from sklearn.mixture import GaussianMixture
 
 import noiseaudit as na
 from noiseaudit.crossval import cross_validate
+from noiseaudit.label_noise import flip_by_instance
 from noiseaudit.training.plan import make_plan
 
 _BINS = 10
+_DRAWS = 100
 _DIGIT_MAP = {2: 7, 3: 8, 5: 6, 6: 5, 7: 1}
 
 MAPS = {
@@ -31,6 +33,20 @@ def calibration_error(p: np.ndarray, is_so: np.ndarray) -> float:
     """Expected calibration error over ten bins of equal width."""
     bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
     return float(np.abs(np.bincount(bins, p - is_so, _BINS)).sum() / len(p))
+
+
+def likeliest_wrong(
+    labels: np.ndarray, probs: np.ndarray, rate: float, is_wrong: np.ndarray
+) -> float:
+    """Share of wrong labels, by instance noise, that the example has in most draws of that noise.
+
+    Given as many labels of such an example as one likes, the wrong one is the commonest: what sees
+    labels alone takes it for right.
+    """
+    often = np.zeros(len(labels))
+    for seed in range(1000, 1000 + _DRAWS):  # not those of the noise itself
+        often += flip_by_instance(labels, probs, rate, seed=seed) != labels
+    return float((often[is_wrong] > _DRAWS / 2).mean())
 
 
 def other_estimators(

@@ -80,9 +80,27 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return table(header, lines)
 
 
-def verdict() -> str:
+def _stored() -> list[dict[str, Any]]:
     names = [name for name in SETS if (RESULTS / f"verdict_{name}.json").exists()]
-    return summary([row for name in names for row in load(f"verdict_{name}")["rows"]])
+    return [row for name in names for row in load(f"verdict_{name}")["rows"]]
+
+
+def verdict() -> str:
+    return summary(_stored())
+
+
+def verdict_limits() -> str:
+    """How many wrong labels of instance noise are the likeliest of their example."""
+    rows = [row for row in _stored() if "likeliest" in row]
+    shares: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        shares.setdefault(row["set"], {}).setdefault(row["wanted"], []).append(row["likeliest"])
+    rates = sorted({row["wanted"] for row in rows})
+    lines = [
+        [SETS[name], *(f"{mean(found[rate]):.0%}" if rate in found else "" for rate in rates)]
+        for name, found in shares.items()
+    ]
+    return table(["data", *(f"{rate:.0%}" for rate in rates)], lines)
 
 
 def review_counts() -> str:

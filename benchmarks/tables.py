@@ -24,7 +24,7 @@ from _proxy_tables import (
     proxies_removal,
 )
 from _results import interval, load, table
-from _verdict_tables import review_counts, verdict
+from _verdict_tables import review_counts, verdict, verdict_limits
 
 import noiseaudit as na
 
@@ -372,7 +372,7 @@ TABLES: tuple[Callable[[], str], ...] = (
     proxies_agreement, proxies_detection, proxies_removal, memorization_profile,
     retraining, duplicates_scans, duplicates_planted, duplicates_harness,
     encoders_photos, encoders_cifar10, encoders_sizes, encoders_head, duplicates_embedded,
-    round_trip, verdict, review_counts,
+    round_trip, verdict, verdict_limits, review_counts,
     recorder_overhead, costs,
 )  # fmt: skip
 

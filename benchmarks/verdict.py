@@ -9,22 +9,24 @@ Every set gets uniform, pair, asymmetric and instance noise at five rates, and n
 as the command does it (`mnist` by the quicker `mlp`), once without the verdict and once more with
 it, which tells what it costs. Digits, MNIST and Fashion-MNIST are trained on, `digits_vectors` as
 64 numbers, which have left-out predictions beside the network; of the others the embeddings in
---embeddings, <set>.npz, are judged left-out. One row a cell: the estimated rate
-beside the true one and beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins
-and "prediction differs" (of left-out probabilities, or those of four folds, for seed 0, where a
-network is trained); what is reached at a precision of 0.9; the calibration of `p_error` and of
-`p_suggested`; F1 at p_error >= 0.5 and at the best threshold; AUROC of the headline, of the
-detector that is trusted most, and of every one. Settings were chosen on digits, on Fashion-MNIST
-with seed 0 and on 5,000 of MNIST; whom to trust (two tolerances of AUROC, among which labels, and
-that label odds of left-out predictions lead) on cells of all sets but `cifar10n`; that those of
-networks lead, too, and by which channel, on digits and MNIST with seed 0 and Fashion-MNIST with
-seeds 0 and 1; when left-out predictions are asked (`run_agreement`) with the 40% and low-noise
-cells of MNIST in view; that the support of contradicted labels counts for weak networks, and which
-those are, on Fashion-MNIST with seed 0, how much of it right labels have on clean data and on those
-cells; how often a network may err on clean data alone, but that harder mistakes are counted, and by
-what, with instance noise in digits and MNIST in view; the priors of the error curve of held-out
-predictions on all cells of embedded photographs and CIFAR-10, and on pixels of digits and of
-Fashion-MNIST, seeds 0 and 1 (with 5,000 of MNIST in view when the last two were told apart).
+--embeddings, <set>.npz, are judged left-out. One row a cell: the estimated rate beside the true one
+and beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction
+differs" (of left-out probabilities, or those of four folds, for seed 0, where a network is
+trained); what is reached at a precision of 0.9; the calibration of `p_error` and of `p_suggested`;
+F1 at p_error >= 0.5 and at the best threshold; AUROC of the headline, of the detector that is
+trusted most, and of every one; of instance noise, how many wrong labels are the likeliest of their
+example. Settings were chosen on digits, on Fashion-MNIST with seed 0 and on 5,000 of MNIST; whom to
+trust (two tolerances of AUROC, among which labels, and that label odds of left-out predictions
+lead) on cells of all sets but `cifar10n`; that those of networks lead, too, and by which channel,
+on digits and MNIST with seed 0 and Fashion-MNIST with seeds 0 and 1; how far that believes a pair,
+that one detector joins them, and three standard errors, on digits and Fashion-MNIST with seed 0 and
+MNIST with seeds 0 and 1; when left-out predictions are asked (`run_agreement`) with the 40% and
+low-noise cells of MNIST in view; that the support of contradicted labels counts for weak networks,
+and which those are, on Fashion-MNIST with seed 0, how much of it right labels have on clean data
+and on those cells; how often a network may err on clean data alone, but that harder mistakes are
+counted, and by what, with instance noise in digits and MNIST in view; the priors of the error curve
+of held-out predictions on all cells of embedded photographs and CIFAR-10, and on pixels of digits
+and of Fashion-MNIST, seeds 0 and 1 (with 5,000 of MNIST in view when the last two were told apart).
 `cifar10n` takes human labels instead (`cifar10n.npz#aggre_label` and `#worse_label`).
 """
 
@@ -40,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _noise_estimators import MAPS, calibration_error, other_estimators
+from _noise_estimators import MAPS, calibration_error, likeliest_wrong, other_estimators
 from _noise_options import NOISES, RATES, noise_options
 from _results import RESULTS, save
 from _verdict_tables import summary
@@ -54,7 +56,10 @@ VECTORS = "_vectors"  # what the name of a set ends with whose pictures are but 
 MODELS = {"mnist": "mlp"}  # of the others what the command takes
 HUMAN = ("aggre_label", "worse_label")
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"sets": ["digits"], "noises": ["pair"], "rates": [0.2], "seeds": [0], "epochs": 3},
+    "smoke": {
+        "sets": ["digits"], "noises": ["pair", "instance"], "rates": [0.2], "seeds": [0],
+        "epochs": 3,
+    },
     "cpu": {
         "sets": ["digits"], "noises": NOISES, "rates": RATES, "seeds": [0, 1, 2], "epochs": None,
     },
@@ -173,6 +178,9 @@ def measure(name: str, options: argparse.Namespace, results: Path) -> Path:
             found = cell(
                 noisy.dataset, noisy.clean_labels, MODELS.get(name, "auto"), seed, options.epochs
             )
+        if noise == "instance" and rate:
+            is_wrong = noisy.dataset.labels != noisy.clean_labels
+            found["likeliest"] = likeliest_wrong(data.labels, probs, rate, is_wrong)
         kind = noise if rate else "none"
         rows.append({"set": name, "noise": kind, "wanted": rate, "seed": seed, **found})
         told = f"{found['rate']:.4f}, {found['seconds']:.0f} s" if "rate" in found else "none"
