@@ -1,4 +1,4 @@
-"""Other estimators of the share of wrong labels, how calibrated probabilities are, and a limit."""
+"""Other estimators of the share of wrong labels, calibration, and what labels cannot tell."""
 
 from __future__ import annotations
 
@@ -40,8 +40,13 @@ def likeliest_wrong(
 ) -> float:
     """Share of wrong labels, by instance noise, that the example has in most draws of that noise.
 
-    Given as many labels of such an example as one likes, the wrong one is the commonest: what sees
-    labels alone takes it for right.
+    Given as many labels of such an example as one likes, the wrong one is the commonest.
+
+    Args:
+        labels: (n,) int64, the right ones.
+        probs: (n, k), P(class) that the noise is drawn by.
+        rate: of the noise.
+        is_wrong: (n,) bool, of the draw that is judged.
     """
     often = np.zeros(len(labels))
     for seed in range(1000, 1000 + _DRAWS):  # not those of the noise itself

@@ -68,7 +68,7 @@ class LeftOut:
         return float((self._explained(labels) * wrong).sum())
 
     def _explained(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(k, k) in [0, 1], of the labels j that are predicted as c the share that is wrong."""
+        """(k, k) in [0, 1], of labels j predicted as c the share that is wrong; 1 if none is."""
         k = self.probs.shape[1]
         pairs = self.probs.argmax(axis=1) * k + labels[self.rows]
         taken = np.bincount(pairs, minlength=k * k).reshape(k, k) / len(self.rows)

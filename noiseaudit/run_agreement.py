@@ -88,7 +88,7 @@ def sharpen_estimate(
     predictions, hardly count them. Where even f = 4 e leaves more wrong labels than the fit's
     interval allows, support does not explain those, and contradicted labels have less of it than
     right ones (`LabelSupport.is_low`; so not where left-out predictions say too little), the rate
-    is the count, R that of plants between classes. On clean data f was 0.7 to 3.9 times e
+    is the count, R that of plants between classes. On clean data f was at most 3.9 times e
     (digits and MNIST, also in noise, on few pixels or half of them; 5,000 to 60,000 of
     Fashion-MNIST by either network, and five groups of its classes), 4.1 on 40,000 of MNIST of
     4 x 4 pixels, whose labels have more support; with one seed for both runs it was up to 8.5. No

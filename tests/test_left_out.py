@@ -15,14 +15,14 @@ from noiseaudit.ridge import leave_one_out
 @pytest.mark.parametrize("noise", ["uniform", "pair"])
 def test_wrong_labels_of_pictures_are_counted(noise):
     noisy = na.inject_noise(na.load("digits"), noise, rate=0.1, seed=3)
-    channel = predict_left_out(noisy.dataset).channel
-    assert channel.rate == pytest.approx(noisy.is_corrupted.mean(), rel=0.15)  # measured 4%
-    assert channel.deviation < 0.02
-    left_out = predict_left_out(noisy.dataset)
-    np.testing.assert_array_equal(left_out.rows, np.arange(len(noisy.dataset)))
-    right = left_out.probs[left_out.rows, noisy.clean_labels]
+    found = predict_left_out(noisy.dataset)
+    rate = noisy.is_corrupted.mean()
+    assert found.channel.rate == pytest.approx(rate, rel=0.15)  # measured 4%
+    assert found.channel.deviation < 0.02
+    np.testing.assert_array_equal(found.rows, np.arange(len(noisy.dataset)))
+    right = found.probs[found.rows, noisy.clean_labels]
     assert right.mean() > 0.85
-    np.testing.assert_allclose(left_out.probs.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.probs.sum(axis=1), 1, atol=1e-5)
 
 
 def test_at_40_percent_noise_between_two_classes_it_counts_most():
