@@ -2,32 +2,33 @@
 
     python benchmarks/verdict.py --preset smoke
     python benchmarks/verdict.py --sets mnist --data-root DIR [--seeds 0,1,2]
-    python benchmarks/verdict.py --sets cifar10,photos --embeddings DIR
-    python benchmarks/verdict.py --sets cifar10n --embeddings DIR --data-root DIR
+    python benchmarks/verdict.py --sets cifar10,photos,cifar10n --embeddings DIR --data-root DIR
 
 Every set gets uniform, pair, asymmetric and instance noise at five rates, and none; each is audited
 as the command does it (`mnist` by the quicker `mlp`), once without the verdict and once more with
 it, which tells what it costs. Digits, MNIST and Fashion-MNIST are trained on, `digits_vectors` as
-64 numbers, which have left-out predictions beside the network; of the others the embeddings in
---embeddings, <set>.npz, are judged left-out. One row a cell: the estimated rate beside the true one
-and beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins and "prediction
-differs" (of left-out probabilities, or those of four folds, for seed 0, where a network is
-trained); what is reached at a precision of 0.9; the calibration of `p_error` and of `p_suggested`;
-F1 at p_error >= 0.5 and at the best threshold; AUROC of the headline, of the detector that is
-trusted most, and of every one; of instance noise, how many wrong labels are the likeliest of their
-example. Settings were chosen on digits, on Fashion-MNIST with seed 0 and on 5,000 of MNIST; whom to
-trust (two tolerances of AUROC, among which labels, and that label odds of left-out predictions
-lead) on cells of all sets but `cifar10n`; that those of networks lead, too, and by which channel,
-on digits and MNIST with seed 0 and Fashion-MNIST with seeds 0 and 1; how far that believes a pair,
-that one detector joins them, and three standard errors, on digits and Fashion-MNIST with seed 0 and
-MNIST with seeds 0 and 1; when left-out predictions are asked (`run_agreement`) with the 40% and
-low-noise cells of MNIST in view; that the support of contradicted labels counts for weak networks,
-and which those are, on Fashion-MNIST with seed 0, how much of it right labels have on clean data
-and on those cells; how often a network may err on clean data alone, but that harder mistakes are
-counted, and by what, with instance noise in digits and MNIST in view; the priors of the error curve
-of held-out predictions on all cells of embedded photographs and CIFAR-10, and on pixels of digits
-and of Fashion-MNIST, seeds 0 and 1 (with 5,000 of MNIST in view when the last two were told apart).
-`cifar10n` takes human labels instead (`cifar10n.npz#aggre_label` and `#worse_label`).
+64 numbers, which have left-out predictions beside the network; of the others embeddings, 224 pixels
+a side, are judged left-out, and kept in the folder --embeddings. One row a cell: the estimated rate
+beside the true one and beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins
+and "prediction differs" (of left-out probabilities, or those of four folds, for seed 0, where a
+network is trained); what is reached at a precision of 0.9; the calibration of `p_error` and of
+`p_suggested`; F1 at p_error >= 0.5 and at the best threshold; AUROC of the headline, of the
+detector that is trusted most, and of every one; of instance noise, how many wrong labels are the
+likeliest of their example. Settings were chosen on digits, on Fashion-MNIST with seed 0 and on
+5,000 of MNIST; whom to trust (two tolerances of AUROC, among which labels, and that label odds of
+left-out predictions lead) on cells of all sets but `cifar10n`; that those of networks lead, too,
+and by which channel, on digits and MNIST with seed 0 and Fashion-MNIST with seeds 0 and 1; how far
+that believes a pair, and three standard errors, on digits and Fashion-MNIST with seed 0 and MNIST
+with seeds 0 and 1; that one detector joins those of networks whatever the plants say of them, and
+how ranks are combined (of seven ways), on all cells of these three; when left-out predictions are
+asked (`run_agreement`) with the 40% and low-noise cells of MNIST in view; that the support of
+contradicted labels counts for weak networks, and which those are, on Fashion-MNIST with seed 0, how
+much of it right labels have on clean data and on those cells; how often a network may err on clean
+data alone, but that harder mistakes are counted, and by what, with instance noise in digits and
+MNIST in view; the priors of the error curve of held-out predictions on all cells of embedded
+photographs and CIFAR-10, and on pixels of digits and of Fashion-MNIST, seeds 0 and 1 (with 5,000 of
+MNIST in view when the last two were told apart). `cifar10n` takes human labels instead
+(`cifar10n.npz#aggre_label` and `#worse_label`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
 
 TRAINED = ("digits", "mnist", "fashion_mnist")
+ENCODER = "efficientnet_lite0"
 VECTORS = "_vectors"  # what the name of a set ends with whose pictures are but numbers
 MODELS = {"mnist": "mlp"}  # of the others what the command takes
 HUMAN = ("aggre_label", "worse_label")
@@ -75,9 +77,21 @@ def opened(name: str, options: argparse.Namespace) -> na.LabeledDataset:
             return data
         flat = data.inputs.reshape(len(data), -1).astype(np.float32) / 255
         return na.LabeledDataset(flat, data.labels, data.class_names, name=name)
-    data = na.load(options.embeddings / f"{name.removesuffix('n')}.npz")
+    data = embedded(name.removesuffix("n"), options)
     data = data.subset(np.arange(min(len(data), limit or len(data))))
-    return replace(data, encoder="efficientnet_lite0")
+    return replace(data, encoder=ENCODER)
+
+
+def embedded(name: str, options: argparse.Namespace) -> na.LabeledDataset:
+    """All photographs or the first 10,000 training pictures of CIFAR-10, through the encoder."""
+    path = options.embeddings / f"{name}.npz"
+    if not path.exists():
+        root = options.data_root or Path()
+        data = na.load(root / name) if name == "photos" else na.load(name, data_root=root)
+        data = data.subset(np.arange(min(len(data), max(LIMITS.values()))))
+        found = na.encoded(data, na.embed(data, na.create_encoder(ENCODER)))
+        np.savez(path, x=found.inputs, y=found.labels, classes=np.array(data.class_names))
+    return na.load(path)
 
 
 def audited(

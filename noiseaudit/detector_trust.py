@@ -16,7 +16,7 @@ AS_GOOD = 0.002
 """AUROC of plants, within which detectors are thought as good as each other."""
 
 _AS_GOOD_BETWEEN = 0.005  # likewise below the best of plants between classes, which are fewer
-_ERRORS = 3.0  # standard errors, too, by which others beat label odds
+_ERRORS = 3.0  # standard errors, too, by which others beat label odds of left-out predictions
 
 
 class Trust(NamedTuple):
@@ -26,11 +26,14 @@ class Trust(NamedTuple):
         trusted: the detectors, the best first.
         auroc: by detector, of the plants against labels thought right, in [0, 1]; best first.
         auroc_between: likewise, of the plants on examples between two classes, against all others.
+        knows_pairs: whether label odds of a network lead because left-out predictions tell them
+            which mistakes are common.
     """
 
     trusted: tuple[str, ...]
     auroc: Mapping[str, float]
     auroc_between: Mapping[str, float]
+    knows_pairs: bool
 
 
 class _Placements(NamedTuple):
@@ -53,10 +56,10 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     and the best of many detectors owes some of it to chance. So label odds of left-out predictions,
     which are calibrated, lead unless the first of these is better by more than `AS_GOOD` and by
     three standard errors. Those of a network, which has seen the labels, know what no other
-    detector knows if left-out predictions tell it: which mistakes are common. The first of the
-    others knows nothing of pairs, and errs on other labels: it joins them, unless it is better by
-    as much, and leads, or they are first themselves. Where the network tells which mistakes are
-    common, its label odds are a detector like others.
+    detector knows if left-out predictions tell it: which mistakes are common. They lead, too; the
+    first of the others, which knows nothing of pairs and errs on other labels, joins them unless
+    they find the plants best themselves. Where the network tells which mistakes are common, its
+    label odds are a detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -74,20 +77,17 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
     able.sort(key=lambda name: -between[name])
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
-    if ODDS in easy and not _beats(easy[trusted[0]], easy[ODDS]):
-        trusted = _led_by_odds(rounds, trusted)
-    return Trust(trusted, auroc, between)
+    knows_pairs = ODDS in easy and rounds.left_out is not None
+    if knows_pairs:
+        trusted = tuple(dict.fromkeys([ODDS, trusted[0]]))
+    elif _are_calibrated(rounds) and not _beats(easy[trusted[0]], easy[ODDS]):
+        trusted = (ODDS, *(name for name in trusted if ODDS in trusted and name != ODDS))
+    return Trust(trusted, auroc, between, knows_pairs)
 
 
-def _led_by_odds(rounds: PlantedRounds, trusted: tuple[str, ...]) -> tuple[str, ...]:
-    """Label odds first, where they rest on left-out predictions."""
-    if rounds.odds_channel is not None:
-        joined = trusted if ODDS in trusted else ()
-    elif rounds.left_out is not None:
-        joined = trusted[:1]
-    else:
-        return trusted
-    return (ODDS, *(name for name in joined if name != ODDS))
+def _are_calibrated(rounds: PlantedRounds) -> bool:
+    """Whether there are label odds of left-out predictions."""
+    return ODDS in rounds.suspicions and rounds.odds_channel is not None
 
 
 def _find_plants(

@@ -39,6 +39,8 @@ class Verdict:
         trusted: the detectors that it is made of, the best first.
         auroc: by detector, of the plants against labels thought right, in [0, 1]; best first.
         auroc_between: likewise, of the plants on examples between two classes, against all others.
+        knows_pairs: whether label odds of a network lead because left-out predictions tell them
+            which mistakes are common.
         suggested: (n,) int64, the likeliest class that is not the given.
         sureness: (n,) float32 in [0, 1], the model's probability of that class if the label is
             wrong.
@@ -54,6 +56,7 @@ class Verdict:
     trusted: tuple[str, ...]
     auroc: Mapping[str, float]
     auroc_between: Mapping[str, float]
+    knows_pairs: bool
     suggested: NDArray[np.int64]
     sureness: NDArray[np.float32]
     suggested_prob: NDArray[np.float64]
@@ -106,7 +109,8 @@ def reach_verdict(
         DataError: for fewer than ten plants.
         UsageError: for a precision that cannot be.
     """
-    trusted, auroc, between = trust_detectors(rounds)
+    trust = trust_detectors(rounds)
+    trusted, auroc = trust.trusted, trust.auroc
     suspicions = _combine(rounds, trusted)
     odds = _on_scale(suspicions, rounds)
     with warnings.catch_warnings():  # that it is not supported is for the caller to say
@@ -128,7 +132,8 @@ def reach_verdict(
         },
         trusted=trusted,
         auroc=auroc,
-        auroc_between=between,
+        auroc_between=trust.auroc_between,
+        knows_pairs=trust.knows_pairs,
         suggested=rounds.suggested[0],
         sureness=rounds.sureness[0],
         suggested_prob=estimate.p_error * right,
@@ -164,14 +169,16 @@ def _sharpened(
 def _combine(rounds: PlantedRounds, trusted: Sequence[str]) -> NDArray[np.float64]:
     """The common suspicion of these detectors in all runs.
 
-    Examples stand in the order of the mean log odds of ranks; the values are the best one's,
-    sorted likewise.
+    An example for which each detector finds a share of all others more suspicious is as near to
+    the top as those shares are to zero, by their Euclidean distance: one detector that thinks a
+    label right says more than one that thinks it wrong. The values are the best one's, sorted
+    likewise.
     """
     values = rounds.suspicions[trusted[0]]
     if len(trusted) == 1:
         return values
-    together = np.mean([_log_odds_of_ranks(rounds.suspicions[name]) for name in trusted], axis=0)
-    return _with_values(together, values)
+    squares = [_shares_above(rounds.suspicions[name]) ** 2 for name in trusted]
+    return _with_values(-np.mean(squares, axis=0), values)
 
 
 def _on_scale(suspicions: NDArray[np.float64], rounds: PlantedRounds) -> NDArray[np.float64]:
@@ -203,12 +210,11 @@ def _along(suspicion: NDArray[np.float64], p_error: NDArray[np.float64]) -> NDAr
     return np.clip(np.asarray(found, np.float64), 0, 1)
 
 
-def _log_odds_of_ranks(suspicions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(r, n) log odds of the rank within each run, ties alike."""
+def _shares_above(suspicions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r, n) in [0, 1], of each run the share of examples above; equals count half."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(suspicions, axis=1)
-    return np.asarray(logit(ranks / (suspicions.shape[1] + 1)), np.float64)
+    return np.asarray(1 - (rankdata(suspicions, axis=1) - 0.5) / suspicions.shape[1])
 
 
 def _calibrate_suggestions(

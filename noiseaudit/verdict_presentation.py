@@ -118,12 +118,15 @@ def _recommendation(verdict: Verdict) -> str:
     )
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
     who = f"{_listed(verdict.trusted)} {'is' if len(verdict.trusted) == 1 else 'are'} trusted"
-    if verdict.trusted[0] == ODDS:
+    best = f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
+    if verdict.knows_pairs:
+        last = verdict.trusted[-1]
+        other = "it" if last == ODDS else last
+        why = f"{ODDS} alone knows which mistakes are common, and {other} is {best}"
+    elif verdict.trusted[0] == ODDS:
         why = f"no detector finds the {planted} better than {ODDS} by more than chance"
     else:
-        why = (
-            f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
-        )
+        why = best
     among = "of all flips among labels thought right, of those between classes among all"
     return f"{who}: {why} (AUROC {among}: {listed})."
 

@@ -76,15 +76,17 @@ def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shif
     assert trust.trusted[0] == "good"  # of a network alone they are a detector like others
     assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (len(trusted) == 2)
     assert trust_detectors(left_out(found)).trusted == trusted
-    # The one detector that is as good as those of a network errs on other labels, and joins them.
-    joined = trust_detectors(of_network(found)).trusted
-    assert joined == (("good",) if trusted == ("good",) else (ODDS, "good"))
+    # Those of a network the first of the others joins, which errs on other labels.
+    assert trust_detectors(of_network(found)).trusted == (ODDS, "good")
 
 
 def test_odds_of_a_network_that_are_first_themselves_lead_alone():
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: 7 * wrong + noise[2]})
     found.suspicions["good"][1, found.is_planted[1]] -= 1.5
-    assert trust_detectors(of_network(found)).trusted == (ODDS,)
+    trust = trust_detectors(of_network(found))
+    assert trust.trusted == (ODDS,)
+    assert trust.knows_pairs
+    assert not trust_detectors(left_out(found)).knows_pairs
 
 
 def test_one_detector_joins_the_odds_of_a_network_however_many_are_alike():
@@ -96,13 +98,14 @@ def test_one_detector_joins_the_odds_of_a_network_however_many_are_alike():
     assert trust_detectors(of_network(found)).trusted == (ODDS, "good")
     found.suspicions[ODDS][1, found.is_planted[1]] -= 0.8
     assert trust_detectors(found).trusted == ("good", "alike")
-    assert trust_detectors(of_network(found)).trusted == (ODDS, "good")  # chance, for all we know
+    assert trust_detectors(of_network(found)).trusted == (ODDS, "good")
 
 
 def test_odds_that_were_not_asked_for_do_not_lead():
     found, _, _ = make_rounds()
     assert trust_detectors(left_out(found)).trusted == ("good",)
     assert trust_detectors(of_network(found)).trusted == ("good",)
+    assert not trust_detectors(of_network(found)).knows_pairs
 
 
 def test_where_no_plant_counts_nothing_beats_the_odds():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 from sklearn.metrics import log_loss
 
 import noiseaudit as na
@@ -67,6 +68,18 @@ def test_equals_are_combined_and_weak_members_are_left_out():
     np.testing.assert_allclose(np.sort(verdict.ranking.scores), best)
 
 
+def test_a_detector_that_thinks_a_label_right_says_more_than_one_that_thinks_it_wrong():
+    found, wrong, _ = rounds(other=lambda wrong, noise: 5 * wrong + noise[0])
+    verdict = reach_verdict(found, np.arange(len(wrong)), 4)
+    above = [
+        (found.suspicions[name][0] > found.suspicions[name][0, :, None]).mean(axis=1)
+        for name in verdict.trusted
+    ]
+    assert len(above) == 2
+    distance = np.hypot(*(np.array(above) + 0.5 / len(wrong)))  # half of itself
+    np.testing.assert_allclose(rankdata(verdict.ranking.scores), rankdata(-distance), atol=1)
+
+
 def test_how_the_plants_are_found_is_told():
     found, wrong, _ = rounds()
     hard = np.where(found.is_planted & (np.arange(len(wrong)) % 2 == 0), 1.0, 0.0)
@@ -111,6 +124,11 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     led = reach_verdict(odds, np.arange(len(wrong)), 4)
     why = "label_odds and good are trusted: no detector finds the 150 flips planted"
     assert why in verdict_summary(led, wrong).recommendation
+    best = "as good as any at 150 flips planted among the labels, but for 0.002, and best at"
+    for trusted, who in (((ODDS, "good"), "good"), ((ODDS,), "it")):
+        told = verdict_summary(replace(led, trusted=trusted, knows_pairs=True), wrong)
+        why = f"trusted: label_odds alone knows which mistakes are common, and {who} is {best}"
+        assert why in told.recommendation
     assert verdict_summary(clean, wrong).cautions == ()
     assert verdict_summary(clean, wrong).basis.startswith("The share of wrong labels rests on plan")
     witnesses = (Witness("fits", 0.3, counts=False), Witness("one", 0.1), Witness("two", 0.2))
