@@ -16,12 +16,12 @@ network is trained); what is reached at a precision of 0.9; the calibration of `
 detector that is trusted most, and of every one; of instance noise, how many wrong labels are the
 likeliest of their example. Settings were chosen on digits, on Fashion-MNIST with seed 0 and on
 5,000 of MNIST; whom to trust (two tolerances of AUROC, among which labels, and that label odds of
-left-out predictions lead) on cells of all sets but `cifar10n`; that those of networks lead, too,
-and by which channel, on digits and MNIST with seed 0 and Fashion-MNIST with seeds 0 and 1; how far
-that believes a pair, and three standard errors, on digits and Fashion-MNIST with seed 0 and MNIST
-with seeds 0 and 1; that one detector joins those of networks whatever the plants say of them, and
-how ranks are combined (of seven ways), on all cells of these three; when left-out predictions are
-asked (`run_agreement`) with the 40% and low-noise cells of MNIST in view; that the support of
+left-out predictions are trusted alone) on cells of all sets but `cifar10n`; that those of networks
+lead, and by which channel, on digits and MNIST with seed 0 and Fashion-MNIST with seeds 0 and 1;
+how far that believes a pair, and three standard errors, on digits and Fashion-MNIST with seed 0 and
+MNIST with seeds 0 and 1; that one detector joins those of networks whatever the plants say of them,
+and how ranks are combined (of seven ways), on all cells of these three; when left-out predictions
+are asked (`run_agreement`) with the 40% and low-noise cells of MNIST in view; that the support of
 contradicted labels counts for weak networks, and which those are, on Fashion-MNIST with seed 0, how
 much of it right labels have on clean data and on those cells; how often a network may err on clean
 data alone, but that harder mistakes are counted, and by what, with instance noise in digits and

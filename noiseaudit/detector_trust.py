@@ -54,12 +54,12 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     Weak members spoil a combination, so those join that find the plants as well as the best, and
     of these the ones that are as good at the harder plants, between classes. But plants are few,
     and the best of many detectors owes some of it to chance. So label odds of left-out predictions,
-    which are calibrated, lead unless the first of these is better by more than `AS_GOOD` and by
-    three standard errors. Those of a network, which has seen the labels, know what no other
-    detector knows if left-out predictions tell it: which mistakes are common. They lead, too; the
-    first of the others, which knows nothing of pairs and errs on other labels, joins them unless
-    they find the plants best themselves. Where the network tells which mistakes are common, its
-    label odds are a detector like others.
+    which are calibrated, are trusted alone unless the first of these is better by more than
+    `AS_GOOD` and by three standard errors. Those of a network, which has seen the labels, know what
+    no other detector knows if left-out predictions tell it: which mistakes are common. They lead;
+    the first of the others, which knows nothing of pairs and errs on other labels, joins them
+    unless they find the plants best themselves. Where the network tells which mistakes are common,
+    its label odds are a detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -81,7 +81,7 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     if knows_pairs:
         trusted = tuple(dict.fromkeys([ODDS, trusted[0]]))
     elif _are_calibrated(rounds) and not _beats(easy[trusted[0]], easy[ODDS]):
-        trusted = (ODDS, *(name for name in trusted if ODDS in trusted and name != ODDS))
+        trusted = (ODDS,)
     return Trust(trusted, auroc, between, knows_pairs)
 
 

@@ -67,15 +67,13 @@ def test_places_make_the_area_under_the_curve():
     assert set(trust.auroc_between.values()) == {0.5}
 
 
-@pytest.mark.parametrize(
-    ("shift", "trusted"), [(4.5, (ODDS, "good")), (4.1, (ODDS,)), (3.0, ("good",))]
-)
-def test_calibrated_odds_lead_unless_another_beats_them_by_more_than_chance(shift, trusted):
+@pytest.mark.parametrize(("shift", "trusted"), [(4.5, ODDS), (4.1, ODDS), (3.0, "good")])
+def test_calibrated_odds_are_trusted_unless_another_beats_them_by_more_than_chance(shift, trusted):
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: shift * wrong + noise[0]})
     trust = trust_detectors(found)
     assert trust.trusted[0] == "good"  # of a network alone they are a detector like others
-    assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (len(trusted) == 2)
-    assert trust_detectors(left_out(found)).trusted == trusted
+    assert (trust.auroc["good"] - trust.auroc[ODDS] <= AS_GOOD) == (shift == 4.5)
+    assert trust_detectors(left_out(found)).trusted == (trusted,)
     # Those of a network the first of the others joins, which errs on other labels.
     assert trust_detectors(of_network(found)).trusted == (ODDS, "good")
 
@@ -118,7 +116,7 @@ def test_what_is_as_good_beats_no_odds_however_sure():
     found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: noise[2] + 5 * wrong})
     found = replace(found, most_weights=found.weights)
     found.suspicions[ODDS][1, np.flatnonzero(found.is_planted[1])] -= 0.05  # each a little lower
-    for kind in (left_out, of_network):
+    for kind, trusted in ((left_out, (ODDS,)), (of_network, (ODDS, "good"))):
         trust = trust_detectors(kind(found))
         assert 0 < trust.auroc["good"] - trust.auroc[ODDS] < AS_GOOD
-        assert trust.trusted == (ODDS, "good")
+        assert trust.trusted == trusted
