@@ -145,10 +145,9 @@ class NoiseEstimate:
             seed: of the draws from the interval.
         """
         p_error = _probs_at(log_odds, rate.value)
-        per_pair = np.zeros_like(self.per_pair[0])
-        np.add.at(per_pair, (self.suggested, labels), p_error)
-        per_class = per_pair.sum(axis=0)
-        down, up = (bound / rate.value if rate.value else 1.0 for bound in rate[1:])
+        pairs, fewest, most = (
+            self._count_pairs(_probs_at(log_odds, share), labels) for share in rate
+        )
         bins = np.minimum((p_error * _BINS).astype(np.int16), _BINS - 1)
         held = np.maximum(np.bincount(bins, minlength=_BINS), 1)
         drawn = generator(seed, "agreement").uniform(rate.low, rate.high, _RATES)
@@ -158,12 +157,20 @@ class NoiseEstimate:
             p_error=p_error,
             rate=rate,
             most=max(self.most, rate.high),
-            per_class=(per_class, per_class * down, per_class * up),
-            per_pair=(per_pair, per_pair * down, per_pair * up),
+            per_class=(pairs.sum(axis=0), fewest.sum(axis=0), most.sum(axis=0)),
+            per_pair=(pairs, fewest, most),
             _bins=bins[None],
             _curves=np.stack(curves),
             witnesses=witnesses,
         )
+
+    def _count_pairs(
+        self, p_error: NDArray[np.float64], labels: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """(k, k) expected wrong labels, by suggested and given class."""
+        k = len(self.per_pair[0])
+        counts = np.bincount(self.suggested * k + labels, p_error, k * k)
+        return np.asarray(counts.reshape(k, k), np.float64)
 
     def threshold(self, precision: float = 0.9, *, each: bool = True) -> Threshold:
         """How many can be flagged, most probable first, at a wanted precision.
@@ -201,8 +208,8 @@ class NoiseEstimate:
 
 def _probs_at(log_odds: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """(n,) in [0, 1], of these log odds moved so that the mean is the rate."""
-    if rate < _LEAST_SHARE:
-        return np.zeros(len(log_odds))
+    if rate < _LEAST_SHARE or rate > 1 - _LEAST_SHARE:
+        return np.full(len(log_odds), round(rate), np.float64)
     log_odds = np.clip(log_odds, -_FARTHEST, _FARTHEST)
     far = abs(float(logit(rate)))
     shift = brentq(

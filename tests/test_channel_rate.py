@@ -55,6 +55,21 @@ def test_no_wrong_labels_leave_no_probability_and_what_may_go_unseen():
     found = sharpen_by_channel(estimate(0.0, 0.0, 0.004), channel(0.0, 0.0), ODDS, LABELS)
     assert found.rate.value == 0 == found.p_error.max()
     assert found.rate.high == pytest.approx(0.004)
+    assert found.per_class[0].max() == 0 == found.per_pair[1].max()
+    assert found.per_class[2].min() > 0
+    assert found.per_class[2].sum() == pytest.approx(N * 0.004)
+
+
+def test_no_class_has_more_wrong_labels_than_examples():
+    odds = np.where(LABELS == 0, 3.0, -9.0) + 0.1 * ODDS
+    for high in (0.9, 1.0):
+        found = estimate(0.1, 0.0, 1.0).at_rate(Estimate(0.3, 0.0, high), odds, LABELS, ())
+        value, low, most = found.per_class
+        assert value[0] > 0.6 * np.count_nonzero(LABELS == 0)
+        assert (low <= value).all()
+        assert (value <= most).all()
+        assert (most <= np.bincount(LABELS)).all()
+        assert most.sum() == pytest.approx(N * high)
 
 
 def test_log_odds_without_bounds_make_probabilities():
