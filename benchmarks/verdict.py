@@ -84,13 +84,16 @@ def opened(name: str, options: argparse.Namespace) -> na.LabeledDataset:
 
 def embedded(name: str, options: argparse.Namespace) -> na.LabeledDataset:
     """All photographs or the first 10,000 training pictures of CIFAR-10, through the encoder."""
-    path = options.embeddings / f"{name}.npz"
+    path, root = options.embeddings / f"{name}_{ENCODER}.npz", options.data_root
     if not path.exists():
-        root = options.data_root or Path()
-        data = na.load(root / name) if name == "photos" else na.load(name, data_root=root)
+        photos = Path(root or ".", name)
+        data = na.load(photos) if name == "photos" else na.load(name, data_root=root)
         data = data.subset(np.arange(min(len(data), max(LIMITS.values()))))
+        options.embeddings.mkdir(parents=True, exist_ok=True)
         found = na.encoded(data, na.embed(data, na.create_encoder(ENCODER)))
-        np.savez(path, x=found.inputs, y=found.labels, classes=np.array(data.class_names))
+        part = path.with_suffix(".part.npz")
+        np.savez(part, x=found.inputs, y=found.labels, classes=np.array(data.class_names))
+        part.replace(path)
     return na.load(path)
 
 

@@ -1,4 +1,4 @@
-"""Which detectors to trust on a data set: those that find the flips planted in it."""
+"""Which detectors to trust on a data set: label odds, or those that find the flips planted."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ AS_GOOD = 0.002
 """AUROC of plants, within which detectors are thought as good as each other."""
 
 _AS_GOOD_BETWEEN = 0.005  # likewise below the best of plants between classes, which are fewer
+_SHORT = 0.05  # AUROC by which those of a network may fall short; at most 0.008 was seen
 _ERRORS = 3.0  # standard errors, too, by which others beat label odds of left-out predictions
 
 
@@ -23,7 +24,7 @@ class Trust(NamedTuple):
     """Whom to trust, and what that rests on.
 
     Attributes:
-        trusted: the detectors, the best first.
+        trusted: the detectors, the leading one first.
         auroc: by detector, of the plants against labels thought right, in [0, 1]; best first.
         auroc_between: likewise, of the plants on examples between two classes, against all others.
         knows_pairs: whether label odds of a network lead because left-out predictions tell them
@@ -51,15 +52,15 @@ class _Placements(NamedTuple):
 def trust_detectors(rounds: PlantedRounds) -> Trust:
     """The detectors to trust, by the plants of all rounds together.
 
-    Weak members spoil a combination, so those join that find the plants as well as the best, and
-    of these the ones that are as good at the harder plants, between classes. But plants are few,
-    and the best of many detectors owes some of it to chance. So label odds of left-out predictions,
+    Weak members spoil a combination, so those join that find the plants as well as the best, and of
+    these the ones that are as good at the harder plants, between classes. But plants are few, and
+    the best of many detectors owes some of it to chance. So label odds of left-out predictions,
     which are calibrated, are trusted alone unless the first of these is better by more than
     `AS_GOOD` and by three standard errors. Those of a network, which has seen the labels, know what
-    no other detector knows if left-out predictions tell it: which mistakes are common. They lead;
-    the first of the others, which knows nothing of pairs and errs on other labels, joins them
-    unless they find the plants best themselves. Where the network tells which mistakes are common,
-    its label odds are a detector like others.
+    no other detector knows if left-out predictions tell it: which mistakes are common. They lead,
+    unless they are useless, by 0.05 worse than the best; the first of the others, which knows
+    nothing of pairs and errs on other labels, joins them unless they are first. Where the network
+    tells which mistakes are common, its label odds are a detector like others.
 
     Plants are told from labels thought right: wrong ones among the others are no failure to find
     plants, and where many are wrong a detector that puts plants above those would be taken for the
@@ -77,7 +78,8 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     able = [name for name in auroc if auroc[name] >= max(auroc.values()) - AS_GOOD]
     able.sort(key=lambda name: -between[name])
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
-    knows_pairs = ODDS in easy and rounds.left_out is not None
+    is_strong = ODDS in easy and auroc[ODDS] >= max(auroc.values()) - _SHORT
+    knows_pairs = is_strong and rounds.left_out is not None
     if knows_pairs:
         trusted = tuple(dict.fromkeys([ODDS, trusted[0]]))
     elif _are_calibrated(rounds) and not _beats(easy[trusted[0]], easy[ODDS]):

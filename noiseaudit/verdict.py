@@ -36,7 +36,7 @@ class Verdict:
         estimate: of the number of wrong labels, and `p_error` of each.
         ranking: the headline, most suspicious first; `p_error` follows it.
         rankings: of all that was judged, by name: detectors, and of a network `label_odds`.
-        trusted: the detectors that it is made of, the best first.
+        trusted: the detectors that it is made of, the leading one first.
         auroc: by detector, of the plants against labels thought right, in [0, 1]; best first.
         auroc_between: likewise, of the plants on examples between two classes, against all others.
         knows_pairs: whether label odds of a network lead because left-out predictions tell them
@@ -171,8 +171,8 @@ def _combine(rounds: PlantedRounds, trusted: Sequence[str]) -> NDArray[np.float6
 
     An example for which each detector finds a share of all others more suspicious is as near to
     the top as those shares are to zero, by their Euclidean distance: one detector that thinks a
-    label right says more than one that thinks it wrong. The values are the best one's, sorted
-    likewise.
+    label right says more than one that thinks it wrong. The values are the leading one's,
+    sorted likewise.
     """
     values = rounds.suspicions[trusted[0]]
     if len(trusted) == 1:

@@ -118,7 +118,10 @@ def _recommendation(verdict: Verdict) -> str:
     )
     planted = f"{verdict.estimate.plants:,} flips planted among the labels"
     who = f"{_listed(verdict.trusted)} {'is' if len(verdict.trusted) == 1 else 'are'} trusted"
-    best = f"as good as any at {planted}, but for {AS_GOOD}, and best at those between two classes"
+    best = (
+        f"as good as any at {planted}, but for {AS_GOOD}, and of such detectors the best at those "
+        "between two classes"
+    )
     if verdict.knows_pairs:
         last = verdict.trusted[-1]
         other = "it" if last == ODDS else last

@@ -99,6 +99,29 @@ def test_one_detector_joins_the_odds_of_a_network_however_many_are_alike():
     assert trust_detectors(of_network(found)).trusted == (ODDS, "good")
 
 
+def test_the_detector_that_joins_is_the_one_that_is_as_good_between_classes_too():
+    found, _, _ = make_rounds(
+        **{ODDS: lambda wrong, noise: 4.1 * wrong + noise[0]},
+        alike=lambda wrong, noise: 5.05 * wrong + noise[2],
+    )
+    hard = np.flatnonzero(found.is_planted[1])[:50]
+    between = found.most_weights.copy()
+    between[1, hard] = 1
+    found.suspicions["alike"][1, hard] -= 0.3
+    found.suspicions["alike"][1, found.is_planted[1]] += 0.25
+    trust = trust_detectors(of_network(replace(found, most_weights=between)))
+    assert trust.auroc["alike"] > trust.auroc["good"]
+    assert trust.auroc_between["alike"] < trust.auroc_between["good"]
+    assert trust.trusted == (ODDS, "good")
+
+
+def test_odds_of_a_network_that_find_no_plants_do_not_lead():
+    found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: noise[0]})
+    trust = trust_detectors(of_network(found))
+    assert trust.trusted == ("good",)
+    assert not trust.knows_pairs
+
+
 def test_odds_that_were_not_asked_for_do_not_lead():
     found, _, _ = make_rounds()
     assert trust_detectors(left_out(found)).trusted == ("good",)
@@ -113,9 +136,11 @@ def test_where_no_plant_counts_nothing_beats_the_odds():
 
 
 def test_what_is_as_good_beats_no_odds_however_sure():
-    found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: noise[2] + 5 * wrong})
+    found, _, _ = make_rounds(**{ODDS: lambda wrong, noise: noise[1]})
     found = replace(found, most_weights=found.weights)
-    found.suspicions[ODDS][1, np.flatnonzero(found.is_planted[1])] -= 0.05  # each a little lower
+    found.suspicions["good"][1, found.is_planted[1]] -= 3
+    found.suspicions[ODDS][:] = found.suspicions["good"]
+    found.suspicions[ODDS][1, found.is_planted[1]] -= 0.01  # each a little lower
     for kind, trusted in ((left_out, (ODDS,)), (of_network, (ODDS, "good"))):
         trust = trust_detectors(kind(found))
         assert 0 < trust.auroc["good"] - trust.auroc[ODDS] < AS_GOOD

@@ -124,7 +124,7 @@ def test_sentences_say_how_many_how_sure_and_what_to_flag():
     led = reach_verdict(odds, np.arange(len(wrong)), 4)
     why = "label_odds and good are trusted: no detector finds the 150 flips planted"
     assert why in verdict_summary(led, wrong).recommendation
-    best = "as good as any at 150 flips planted among the labels, but for 0.002, and best at"
+    best = "as good as any at 150 flips planted among the labels, but for 0.002, and of such"
     for trusted, who in (((ODDS, "good"), "good"), ((ODDS,), "it")):
         told = verdict_summary(replace(led, trusted=trusted, knows_pairs=True), wrong)
         why = f"trusted: label_odds alone knows which mistakes are common, and {who} is {best}"
@@ -171,6 +171,8 @@ def test_an_audit_opens_with_the_verdict(audited, noisy_digits):
     assert verdict.estimate.rate.low <= wrong.mean() <= verdict.estimate.rate.high
     assert wrong[verdict.is_flagged].mean() > 0.85
     assert {"cumulative_loss", ODDS} <= set(verdict.auroc)
+    assert verdict.trusted[0] == ODDS
+    assert "alone knows which mistakes" in report.document.verdict.recommendation
     assert report.document.headline == verdict_sentence(verdict)
     assert report.document.verdict.sentence in report.to_html().replace("&#39;", "'")
     stored = json.loads((out / "manifest.json").read_text())["results"]["verdict"]
