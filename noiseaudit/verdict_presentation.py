@@ -126,7 +126,7 @@ def _recommendation(verdict: Verdict) -> str:
         last = verdict.trusted[-1]
         other = "it" if last == ODDS else last
         why = f"{ODDS} alone knows which mistakes are common, and {other} is {best}"
-    elif verdict.trusted[0] == ODDS:
+    elif verdict.trusted == (ODDS,):
         why = f"no detector finds the {planted} better than {ODDS} by more than chance"
     else:
         why = best
