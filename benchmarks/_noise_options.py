@@ -13,7 +13,11 @@ LISTS: dict[str, Callable[[str], Any]] = {"sets": str, "noises": str, "rates": f
 
 
 def noise_options(
-    description: str | None, presets: Mapping[str, Mapping[str, Any]], arguments: list[str] | None
+    description: str | None,
+    presets: Mapping[str, Mapping[str, Any]],
+    arguments: list[str] | None,
+    *,
+    embeddings: bool = False,
 ) -> argparse.Namespace:
     """What is asked for, all else as the preset has it."""
     parser = argparse.ArgumentParser(
@@ -23,7 +27,8 @@ def noise_options(
     for name in LISTS:
         parser.add_argument(f"--{name}", help="by commas; default: of the preset")
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--embeddings", type=Path, default=Path(), help="a folder of .npz files")
+    if embeddings:
+        parser.add_argument("--embeddings", type=Path, default=Path(), help="a folder of .npz")
     parser.add_argument("--limit", type=int)
     options = parser.parse_args(arguments)
     for name, kind in LISTS.items():

@@ -232,7 +232,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None, results: Path = RESULTS) -> Path:
-    options = noise_options(__doc__, PRESETS, arguments)
+    options = noise_options(__doc__, PRESETS, arguments, embeddings=True)
     path = results
     for name, made in sets(options).items():
         rows = measure(name, made, options.noises, options.rates, options.seeds)

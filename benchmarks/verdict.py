@@ -2,13 +2,13 @@
 
     python benchmarks/verdict.py --preset smoke
     python benchmarks/verdict.py --sets mnist --data-root DIR [--seeds 0,1,2]
-    python benchmarks/verdict.py --sets cifar10,photos,cifar10n --embeddings DIR --data-root DIR
+    python benchmarks/verdict.py --sets cifar10,photos,cifar10n --data-root DIR
 
 Every set gets uniform, pair, asymmetric and instance noise at five rates, and none; each is audited
 as the command does it (`mnist` by the quicker `mlp`), once without the verdict and once more with
 it, which tells what it costs. Digits, MNIST and Fashion-MNIST are trained on, `digits_vectors` as
 64 numbers, which have left-out predictions beside the network; of the others embeddings, 224 pixels
-a side, are judged left-out, and kept in the folder --embeddings. One row a cell: the estimated rate
+a side, are judged left-out (of CIFAR-10, the first pictures). One row a cell: the estimated rate
 beside the true one and beside cleanlab's `num_label_issues`, a two-Gaussian mixture of log margins
 and "prediction differs" (of left-out probabilities, or those of four folds, for seed 0, where a
 network is trained); what is reached at a precision of 0.9; the calibration of `p_error` and of
@@ -38,7 +38,6 @@ import itertools
 import tempfile
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,14 @@ from _noise_estimators import MAPS, calibration_error, likeliest_wrong, other_es
 from _noise_options import NOISES, RATES, noise_options
 from _results import RESULTS, save
 from _verdict_tables import summary
+from encoders import NAME as ENCODER
+from encoders import opened as pictures_of
 from sklearn.metrics import roc_auc_score
 
 import noiseaudit as na
 from noiseaudit.label_noise import estimate_class_probabilities
 
 TRAINED = ("digits", "mnist", "fashion_mnist")
-ENCODER = "efficientnet_lite0"
 VECTORS = "_vectors"  # what the name of a set ends with whose pictures are but numbers
 MODELS = {"mnist": "mlp"}  # of the others what the command takes
 HUMAN = ("aggre_label", "worse_label")
@@ -77,24 +77,9 @@ def opened(name: str, options: argparse.Namespace) -> na.LabeledDataset:
             return data
         flat = data.inputs.reshape(len(data), -1).astype(np.float32) / 255
         return na.LabeledDataset(flat, data.labels, data.class_names, name=name)
-    data = embedded(name.removesuffix("n"), options)
+    data = pictures_of(name.removesuffix("n"), None, options.data_root)
     data = data.subset(np.arange(min(len(data), limit or len(data))))
-    return replace(data, encoder=ENCODER)
-
-
-def embedded(name: str, options: argparse.Namespace) -> na.LabeledDataset:
-    """All photographs or the first 10,000 training pictures of CIFAR-10, through the encoder."""
-    path, root = options.embeddings / f"{name}_{ENCODER}.npz", options.data_root
-    if not path.exists():
-        photos = Path(root or ".", name)
-        data = na.load(photos) if name == "photos" else na.load(name, data_root=root)
-        data = data.subset(np.arange(min(len(data), max(LIMITS.values()))))
-        options.embeddings.mkdir(parents=True, exist_ok=True)
-        found = na.encoded(data, na.embed(data, na.create_encoder(ENCODER)))
-        part = path.with_suffix(".part.npz")
-        np.savez(part, x=found.inputs, y=found.labels, classes=np.array(data.class_names))
-        part.replace(path)
-    return na.load(path)
+    return na.encoded(data, na.embed(data, na.create_encoder(ENCODER)))
 
 
 def audited(

@@ -58,7 +58,7 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     which are calibrated, are trusted alone unless the first of these is better by more than
     `AS_GOOD` and by three standard errors. Those of a network, which has seen the labels, know what
     no other detector knows if left-out predictions tell it: which mistakes are common. They lead,
-    unless they are useless, by 0.05 worse than the best; the first of the others, which knows
+    unless they find the plants by 0.05 worse than the best; the first of the others, which knows
     nothing of pairs and errs on other labels, joins them unless they are first. Where the network
     tells which mistakes are common, its label odds are a detector like others.
 
@@ -80,16 +80,12 @@ def trust_detectors(rounds: PlantedRounds) -> Trust:
     trusted = tuple(name for name in able if between[name] >= between[able[0]] - _AS_GOOD_BETWEEN)
     is_strong = ODDS in easy and auroc[ODDS] >= max(auroc.values()) - _SHORT
     knows_pairs = is_strong and rounds.left_out is not None
+    is_calibrated = ODDS in easy and rounds.odds_channel is not None
     if knows_pairs:
         trusted = tuple(dict.fromkeys([ODDS, trusted[0]]))
-    elif _are_calibrated(rounds) and not _beats(easy[trusted[0]], easy[ODDS]):
+    elif is_calibrated and not _beats(easy[trusted[0]], easy[ODDS]):
         trusted = (ODDS,)
     return Trust(trusted, auroc, between, knows_pairs)
-
-
-def _are_calibrated(rounds: PlantedRounds) -> bool:
-    """Whether there are label odds of left-out predictions."""
-    return ODDS in rounds.suspicions and rounds.odds_channel is not None
 
 
 def _find_plants(

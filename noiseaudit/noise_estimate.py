@@ -135,7 +135,7 @@ class NoiseEstimate:
         *,
         seed: int = 0,
     ) -> NoiseEstimate:
-        """The same with another rate, and all that follows from it.
+        """The same with another rate, and all that follows from it; bounds from its bounds.
 
         Args:
             rate: share of wrong labels, in [0, 1].
@@ -144,10 +144,9 @@ class NoiseEstimate:
             witnesses: what the rate comes of.
             seed: of the draws from the interval.
         """
-        p_error = _probs_at(log_odds, rate.value)
-        pairs, fewest, most = (
-            self._count_pairs(_probs_at(log_odds, share), labels) for share in rate
-        )
+        probs = [_probs_at(log_odds, share) for share in rate]
+        p_error = probs[0]
+        pairs, fewest, most = (self._count_pairs(item, labels) for item in probs)
         bins = np.minimum((p_error * _BINS).astype(np.int16), _BINS - 1)
         held = np.maximum(np.bincount(bins, minlength=_BINS), 1)
         drawn = generator(seed, "agreement").uniform(rate.low, rate.high, _RATES)

@@ -169,10 +169,9 @@ def _sharpened(
 def _combine(rounds: PlantedRounds, trusted: Sequence[str]) -> NDArray[np.float64]:
     """The common suspicion of these detectors in all runs.
 
-    An example for which each detector finds a share of all others more suspicious is as near to
-    the top as those shares are to zero, by their Euclidean distance: one detector that thinks a
-    label right says more than one that thinks it wrong. The values are the leading one's,
-    sorted likewise.
+    Examples stand in the order of the Euclidean distance from the top of all rankings: of the
+    shares of examples that each detector puts above. One that thinks a label right says more than
+    one that thinks it wrong. The values are the leading one's, sorted likewise.
     """
     values = rounds.suspicions[trusted[0]]
     if len(trusted) == 1:
